@@ -1,0 +1,38 @@
+"""recurra: recurrent neural networks that train fast and then run forever on a stream.
+
+Public names are imported on first use, so that `import recurra` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recurra import nn as nn
+    from recurra.nn.explain import explain as explain
+    from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
+    "explain": ("recurra.nn.explain", "explain"),
+    "nn": ("recurra.nn", None),
+}
+
+__all__ = ["Forecaster", "__version__", "explain", "nn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'recurra' has no attribute {name!r}")
+    module_name, attribute = _PUBLIC[name]
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
