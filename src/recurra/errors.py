@@ -1,0 +1,90 @@
+"""Every error that recurra raises on purpose.
+
+    RecurraError
+    ├── ShapeError (ValueError)            a tensor of the wrong shape, dtype or device
+    ├── ConfigError (ValueError)           a setting that is unknown, out of range or contradictory
+    ├── DataError (ValueError)             a table, file or row that cannot be used
+    ├── NotFittedError (RuntimeError)      predict, evaluate or save before fit
+    ├── BackendError (RuntimeError)        a backend asked for by name that cannot run the call
+    ├── DivergenceError (ArithmeticError)  training met a loss that is NaN or infinite
+    ├── RunError (OSError)                 a run folder that is damaged, unwritable or already there
+    └── MissingExtraError (ImportError)    an optional package that is not installed
+
+A message says what was wrong, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class RecurraError(Exception):
+    """Base of all errors raised on purpose; the command line prints it and exits with 1."""
+
+
+class ShapeError(RecurraError, ValueError):
+    """A tensor has the wrong shape, dtype or device."""
+
+
+class ConfigError(RecurraError, ValueError):
+    """A setting is unknown, out of range or contradicts another; the command line exits with 2."""
+
+
+class DataError(RecurraError, ValueError):
+    """A table, file or row cannot be used as it is."""
+
+
+class NotFittedError(RecurraError, RuntimeError):
+    """A method that needs a trained model was called before `fit` or `load`."""
+
+
+class BackendError(RecurraError, RuntimeError):
+    """A backend was asked for by name and cannot run this call."""
+
+
+class DivergenceError(RecurraError, ArithmeticError):
+    """The training loss became NaN or infinite."""
+
+
+class RunError(RecurraError, OSError):
+    """A run folder is damaged, unwritable, or holds something that would be overwritten."""
+
+
+class MissingExtraError(RecurraError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'recurra[{extra}]'"
+        )
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
+    """Message for a name that is not in a list: the name, the nearest one, all valid ones.
+
+    >>> unknown("cell", "grru", ["rnn", "lstm", "gru"])
+    "unknown cell 'grru'; did you mean 'gru'? Valid: 'gru', 'lstm', 'rnn'."
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    listed = ", ".join(repr(n) for n in names) or "none"
+    return f"unknown {kind} {name!r}{hint} Valid: {listed}."
+
+
+def invalid_settings(kind: str, problems: Iterable[Any], valid: Iterable[str]) -> ConfigError:
+    """One ConfigError out of the problems that pydantic lists, each with value and expectation."""
+    names, parts = list(valid), []
+    for problem in problems:
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(unknown(f"{kind} setting", name, names))
+        elif not name:
+            parts.append(problem["msg"].removeprefix("Value error, ") + ".")
+        else:
+            wanted = problem["msg"].removeprefix("Input should be ")
+            parts.append(f"{kind} setting {name}={problem['input']!r}: expected {wanted}.")
+    return ConfigError(" ".join(parts))
