@@ -1,0 +1,1 @@
+"""How a recurrence is run over time: backends of one call, and the dispatch between them."""

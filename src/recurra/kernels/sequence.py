@@ -1,0 +1,146 @@
+"""The call that every backend answers: one cell, in one direction, over one batch of sequences.
+
+Semantics, the same in all backends:
+
+* outputs at and after a row's length are 0, and its final state is that after its last real step,
+  or the one it started with when the length is 0; what the padding holds, even NaN, changes
+  neither values nor gradients;
+* reverse runs each row from its last real step back to step 0;
+* reset[b, t] puts row b back to the cell's `initial_state()` before step t is processed, whatever
+  state was passed in; resets in the padding do nothing;
+* a state of None means `initial_state()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recurra.cells.cell import Cell, Masks, Params, State
+from recurra.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """Checked lengths: values (B,) int64 on the device of x, and their extremes as numbers."""
+
+    values: Tensor
+    shortest: int
+    longest: int
+
+    def mask(self, time: int) -> Tensor:
+        """(B, time) bool, True where a step is real."""
+        return torch.arange(time, device=self.values.device) < self.values.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a call asks of a backend beyond the plain run; the sizes are there for their limits."""
+
+    batch: int
+    time: int
+    lengths: bool = False
+    reset: bool = False
+    reverse: bool = False
+    masks: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """One call. x is (B, T, I), or (T, B, I) when batch_first is False; outputs come likewise.
+
+    reset is (B, T) bool in either layout. Tensors have been checked by whoever makes the call.
+    """
+
+    cell: Cell
+    x: Tensor
+    params: Params
+    state: State | None = None
+    batch_first: bool = True
+    lengths: Lengths | None = None
+    reset: Tensor | None = None
+    reverse: bool = False
+    masks: Masks | None = None
+
+    @property
+    def time_axis(self) -> int:
+        return 1 if self.batch_first else 0
+
+    @property
+    def batch(self) -> int:
+        return self.x.shape[1 - self.time_axis]
+
+    @property
+    def time(self) -> int:
+        return self.x.shape[self.time_axis]
+
+    def features(self) -> Features:
+        return Features(
+            batch=self.batch,
+            time=self.time,
+            lengths=self.lengths is not None,
+            reset=self.reset is not None,
+            reverse=self.reverse,
+            masks=self.masks is not None and self.masks.h is not None,
+        )
+
+    def over_time(self, per_step: Tensor) -> Tensor:
+        """A (B, T) tensor as (B, T, 1), or (T, B, 1): to be combined with x or outputs."""
+        return (per_step if self.batch_first else per_step.t()).unsqueeze(-1)
+
+
+def check_lengths(
+    lengths: Tensor, batch: int, time: int, device: torch.device, who: str
+) -> Lengths:
+    """Check a user's lengths and move them to `device`.
+
+    Raises: ShapeError for what is not an integer tensor of shape (batch,) within 0..time.
+    """
+    if not isinstance(lengths, Tensor):
+        raise ShapeError(
+            f"{who}: lengths is a {type(lengths).__name__}, but must be an integer tensor of shape "
+            f"({batch},). Wrap it: torch.tensor(lengths)."
+        )
+    if lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex():
+        raise ShapeError(
+            f"{who}: lengths has dtype {lengths.dtype}, but must be integer. For a mask (True = "
+            "real) pass mask.sum(dim=1); for fractions of the time axis multiply and round first."
+        )
+    if tuple(lengths.shape) != (batch,):
+        raise ShapeError(
+            f"{who}: lengths has shape {tuple(lengths.shape)}, but x holds {batch} sequences. "
+            f"Pass one length per sequence, shape ({batch},)."
+        )
+    values = lengths.to(device=device, dtype=torch.int64)
+    if batch == 0:
+        return Lengths(values, 0, 0)
+    shortest, longest = (int(bound) for bound in torch.aminmax(values))
+    if shortest < 0 or longest > time:
+        worst = shortest if shortest < 0 else longest
+        row = int((values == worst).nonzero()[0])
+        raise ShapeError(
+            f"{who}: lengths[{row}] is {worst}, but x has {time} time steps, so lengths must lie "
+            f"within 0..{time}. Clip them, or pad x further."
+        )
+    return Lengths(values, shortest, longest)
+
+
+def check_reset(reset: Tensor, batch: int, time: int, device: torch.device, who: str) -> Tensor:
+    """Check a user's reset flags and move them to `device`.
+
+    Raises: ShapeError for what is not a bool tensor of shape (batch, time).
+    """
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
+        seen = reset.dtype if isinstance(reset, Tensor) else type(reset).__name__
+        raise ShapeError(
+            f"{who}: reset is {seen}, but must be a bool tensor of shape ({batch}, {time}), "
+            "True where a row starts afresh before that step. Use reset.bool()."
+        )
+    if tuple(reset.shape) != (batch, time):
+        raise ShapeError(
+            f"{who}: reset has shape {tuple(reset.shape)}, but x holds {batch} sequences of {time} "
+            f"steps. Pass (batch, time) = ({batch}, {time}), whatever batch_first says."
+        )
+    return reset.to(device)

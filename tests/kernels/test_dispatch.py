@@ -1,0 +1,94 @@
+"""Dispatch: the first that can, or a reason; autocast in one dtype; nothing in silence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recurra.cells.cell import Masks, Params
+from recurra.cells.elman import Elman
+from recurra.cells.gru import GRU
+from recurra.cells.lstm import LSTM
+from recurra.errors import BackendError, ConfigError
+from recurra.kernels import dispatch
+from recurra.kernels.sequence import Features, Sequence
+
+CPU = torch.device("cpu")
+PLAIN = Features(batch=2, time=3)
+
+
+def test_auto_takes_the_reference_on_the_cpu() -> None:
+    assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, CPU) == "reference"
+
+
+def test_auto_prefers_cudnn_on_cuda_and_passes_it_over_where_it_cannot() -> None:
+    cuda = torch.device("cuda")
+    assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, cuda) == "cudnn"
+    original = GRU(2, 3, reset_after=False)
+    assert dispatch.select("auto", original, PLAIN, torch.float32, cuda) == "reference"
+
+
+def test_a_backend_asked_for_by_name_that_cannot_says_why() -> None:
+    with pytest.raises(BackendError, match=r"'cudnn' cannot run this GRU: it needs a CUDA device"):
+        dispatch.select("cudnn", GRU(2, 3), PLAIN, torch.float32, CPU)
+
+
+def test_unknown_backend_lists_the_valid_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'cudn'; did you mean 'cudnn'\?.*'auto'.*'reference'"):
+        dispatch.select("cudn", GRU(2, 3), PLAIN, torch.float32, CPU)
+
+
+def test_reasons_name_every_backend() -> None:
+    reasons = dispatch.reasons(GRU(2, 3), PLAIN, torch.float32, CPU)
+    assert list(reasons) == list(dispatch.BACKENDS)
+    assert reasons["reference"] is None
+    assert "x is on cpu" in str(reasons["cudnn"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_runs_the_whole_recurrence_in_its_dtype(dtype) -> None:
+    cell = LSTM(3, 4)
+    params = {name: torch.randn(shape) for name, shape in cell.parameter_shapes().items()}
+    params = {name: value.requires_grad_() for name, value in params.items()}
+    state = cell.make_state(torch.randn(2, 4), torch.randn(2, 4))
+    x, mask = torch.randn(2, 5, 3), Masks(torch.ones(2, 4))
+    reset = torch.zeros(2, 5, dtype=torch.bool)
+    reset[0, 3] = True
+    call = Sequence(cell, x, params, state, reset=reset, masks=mask)
+    with torch.autocast("cpu", dtype):
+        output, final = dispatch.run(call)
+        assert torch.is_autocast_enabled("cpu")
+    for value in (output, *final):
+        assert value.dtype == dtype
+    exact, _ = dispatch.run(call)
+    torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.05)
+    output.float().sum().backward()
+    assert all(value.grad.dtype == torch.float32 for value in params.values())
+
+
+def test_autocast_is_off_inside_the_recurrence() -> None:
+    seen = []
+
+    class Watching(Elman):
+        def project(self, x: Tensor, params: Params) -> Tensor:
+            seen.append((torch.is_autocast_enabled("cpu"), x.dtype, params["weight_ih"].dtype))
+            return super().project(x, params)
+
+    cell = Watching(3, 4)
+    params = {name: torch.randn(shape) for name, shape in cell.parameter_shapes().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        dispatch.run(Sequence(cell, torch.randn(2, 5, 3), params))
+    assert seen == [(False, torch.bfloat16, torch.bfloat16)]
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    cell = GRU(3, 4)
+    params = {
+        name: torch.randn(shape, dtype=torch.float64)
+        for name, shape in cell.parameter_shapes().items()
+    }
+    call = Sequence(cell, torch.randn(2, 5, 3, dtype=torch.float64), params)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = dispatch.run(call)
+    assert torch.equal(output, dispatch.run(call)[0])

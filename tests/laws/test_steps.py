@@ -1,0 +1,157 @@
+"""Step by step, in chunks or whole: one recurrence, the same numbers, and nobody is disturbed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from tests.laws.cases import DTYPES, Case, assert_close, pairs, quick, shapes
+
+every_pair = pytest.mark.parametrize(("make", "runner"), pairs())
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@every_pair
+@every_dtype
+@quick
+@given(shape=shapes)
+def test_sequence_equals_steps(make, runner, dtype, shape) -> None:
+    case = Case.draw(make, runner, shape, dtype)
+    assume(case.can_run())
+    state, outputs = case.state, []
+    for t in range(case.time):
+        projected_t = case.cell.project(case.x[:, t], case.params)
+        output, state = case.cell.step(projected_t, state, case.params)
+        outputs.append(output)
+    empty = case.x.new_zeros(case.batch, 0, case.cell.output_size)
+    stepped = torch.stack(outputs, 1) if outputs else empty
+    assert_close(case.run(), (stepped, *state))
+
+
+@every_pair
+@every_dtype
+@quick
+@given(shape=shapes, data=st.data())
+def test_any_split_equals_the_whole(make, runner, dtype, shape, data) -> None:
+    case = Case.draw(make, runner, shape, dtype)
+    assume(case.can_run())
+    cuts = data.draw(st.lists(st.integers(0, case.time), max_size=3))
+    bounds = [0, *sorted(cuts), case.time]
+    state, outputs = case.state, []
+    for begin, end in itertools.pairwise(bounds):
+        if begin == end and runner.backend != "reference":
+            continue
+        output, *parts = case.run(x=case.x[:, begin:end], state=state)
+        state = case.cell.make_state(*parts)
+        outputs.append(output)
+    assert_close((torch.cat(outputs, 1), *state), case.run())
+
+
+@every_pair
+@quick
+@given(shape=shapes)
+def test_no_state_is_the_initial_state(make, runner, shape) -> None:
+    case = Case.draw(make, runner, shape)
+    assume(case.can_run())
+    initial = case.cell.initial_state(case.batch, case.params)
+    for left, right in zip(case.run(state=None), case.run(state=initial), strict=True):
+        assert torch.equal(left, right)
+
+
+@every_pair
+@every_dtype
+@quick
+@given(shape=shapes)
+def test_rows_are_independent(make, runner, dtype, shape) -> None:
+    case = Case.draw(make, runner, shape, dtype)
+    assume(case.can_run())
+    together = case.run()
+    for row in range(case.batch):
+        own = slice(row, row + 1)
+        state = case.cell.make_state(*(part[own] for part in case.state))
+        assert_close(case.run(x=case.x[own], state=state), [part[own] for part in together])
+
+
+@every_pair
+@every_dtype
+@quick
+@given(shape=shapes)
+def test_dtype_device_and_shape_are_kept(make, runner, dtype, shape) -> None:
+    case = Case.draw(make, runner, shape, dtype)
+    assume(case.can_run())
+    output, *final = case.run()
+    assert output.shape == (case.batch, case.time, case.cell.output_size)
+    assert [tuple(part.shape) for part in final] == [
+        (case.batch, size) for size in case.cell.state_sizes().values()
+    ]
+    for value in (output, *final):
+        assert value.dtype == dtype
+        assert value.device == case.x.device
+
+
+@every_pair
+@every_dtype
+@quick
+@given(shape=shapes)
+def test_memory_layout_does_not_matter(make, runner, dtype, shape) -> None:
+    case = Case.draw(make, runner, shape, dtype)
+    assume(case.can_run())
+
+    def spread(value: torch.Tensor) -> torch.Tensor:
+        """The same values as a view with gaps, a foreign axis order and an offset."""
+        wide = value.new_full((*(2 * size + 1 for size in reversed(value.shape)),), torch.nan)
+        view = wide[(slice(1, None, 2),) * value.dim()].permute(*reversed(range(value.dim())))
+        view.copy_(value)
+        assert value.numel() < 2 or not view.is_contiguous()
+        return view
+
+    results = case.run(
+        x=spread(case.x),
+        params={name: spread(value) for name, value in case.params.items()},
+        state=case.cell.make_state(*(spread(part) for part in case.state)),
+    )
+    assert_close(results, case.run())
+
+
+@every_pair
+@quick
+@given(shape=shapes)
+def test_inputs_are_never_mutated_nor_handed_back(make, runner, shape) -> None:
+    case = Case.draw(make, runner, shape)
+    assume(case.can_run())
+    case = case.fresh()
+    lengths = case.lengths()
+    watched = {**case.leaves(), "lengths": lengths}
+    before = {name: value.detach().clone() for name, value in watched.items()}
+    results = case.run(lengths=lengths)
+    sum(result.sum() for result in results).backward()
+    with torch.no_grad():
+        for result in results:
+            result.fill_(7.0)
+    for name, value in watched.items():
+        assert torch.equal(value, before[name]), name
+
+
+@every_pair
+@quick
+@given(shape=shapes)
+def test_two_streams_never_touch(make, runner, shape) -> None:
+    case = Case.draw(make, runner, shape)
+    assume(case.can_run() and case.time > 0)
+    other = Case.draw(make, runner, shape._replace(seed=shape.seed + 1))
+    state, foreign = case.state, other.state
+    alone = []
+    for t in range(case.time):
+        output, *parts = case.run(x=case.x[:, t : t + 1], state=state)
+        state = case.cell.make_state(*parts)
+        alone.append(output)
+    state = case.state
+    for t in range(case.time):
+        output, *parts = case.run(x=case.x[:, t : t + 1], state=state)
+        state = case.cell.make_state(*parts)
+        _, *theirs = case.run(x=other.x[:, t : t + 1], state=foreign)
+        foreign = case.cell.make_state(*theirs)
+        assert torch.equal(output, alone[t])
