@@ -1,0 +1,9 @@
+"""Recurrent layers that people compose, with torch.nn's arguments, returns and weights."""
+
+from __future__ import annotations
+
+from recurra.nn.gru import GRU as GRU
+from recurra.nn.lstm import LSTM as LSTM
+from recurra.nn.rnn import RNN as RNN
+
+__all__ = ["GRU", "LSTM", "RNN"]

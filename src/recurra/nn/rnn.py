@@ -1,0 +1,88 @@
+"""The Elman network as a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from recurra.cells.elman import Elman
+from recurra.nn.arguments import cells_for
+from recurra.nn.recurrent import Recurrent
+
+
+class RNN(Recurrent):
+    """Elman network over sequences: torch.nn.RNN, with lengths, resets and sizes per layer.
+
+    h_t = φ(W x_t + b + U h_{t−1} + c),  φ = tanh or relu (nonlinearity); see `recurra.cells.Elman`.
+
+    Arguments, weights and results are those of torch.nn.RNN. By keyword only: hidden_size as a list
+    gives each layer its own size, and h_n is then a tuple with one tensor for each layer; `backend`
+    ("auto", "reference", "cudnn") chooses who computes; `init` ("torch", "orthogonal") how weights
+    are drawn, see `recurra.nn.initialise`.
+
+    Shapes, batch_first=False: x (T, B, input_size), h_0 and h_n (num_layers * D, B, hidden_size),
+    output (T, B, D * hidden_size), D = 2 when bidirectional, else 1. batch_first=True: x and output
+    are (B, T, ·). Without batch axis: x (T, input_size), and no B elsewhere. A PackedSequence gives
+    a PackedSequence.
+    lengths (B,) int: real steps of each row, 0 allowed; outputs after them are 0. None: all real.
+    reset (B, T) bool: True puts the row back to zeros before that step. None: never.
+    Raises: ShapeError for tensors, ConfigError for settings, BackendError when a backend asked for
+    by name cannot run the call.
+
+    >>> layer = RNN(3, 5, batch_first=True)
+    >>> output, h_n = layer(torch.zeros(2, 7, 3), lengths=torch.tensor([7, 4]))
+    >>> output.shape, h_n.shape
+    (torch.Size([2, 7, 5]), torch.Size([1, 2, 5]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int | Sequence[int],
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+        init: str = "torch",
+        forget_bias: float | None = None,
+        chrono_length: int | None = None,
+    ) -> None:
+        def make(inputs: int, hidden: int) -> Elman:
+            return Elman(inputs, hidden, activation=nonlinearity, bias=bias)
+
+        super().__init__(
+            cells_for("RNN", make, input_size, hidden_size, num_layers, bidirectional),
+            hidden_size=hidden_size,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            backend=backend,
+            init=init,
+            forget_bias=forget_bias,
+            chrono_length=chrono_length,
+            device=device,
+            dtype=dtype,
+        )
+        self.nonlinearity = nonlinearity
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, ...] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """(output, h_n); hx None means zeros."""
+        return self._run(x, hx, lengths, reset)

@@ -1,0 +1,114 @@
+"""Messages: the layer, the argument, the value seen, the value wanted, the next step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+from recurra import nn
+from recurra.errors import BackendError, ConfigError, ShapeError
+
+GRU = nn.GRU(5, 4, batch_first=True)
+LSTM = nn.LSTM(5, 4, 2)
+LISTED = nn.LSTM(5, [4, 3])
+ZEROS = torch.zeros
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            ZEROS(2, 7, 3),
+            r"GRU: x has 3 features on its last axis, but this layer was made with input_size=5\. "
+            r"Pass \(batch, time, 5\), or make GRU\(3, \.\.\.\)\.",
+        ),
+        (ZEROS(5), r"GRU: x has 1 axes, shape \(5,\), but must have 3, \(batch, time, 5\), or 2"),
+        (ZEROS(1, 2, 7, 5), r"x has 4 axes"),
+        ([[1.0] * 5], r"GRU: x is a list, but must be a tensor \(batch, time, 5\)"),
+        (ZEROS(2, 7, 5).double(), r"x has dtype torch.float64, but .* have torch.float32"),
+        (ZEROS(2, 7, 5).long(), r"x has dtype torch.int64, but must be floating point"),
+        (ZEROS(2, 7, 5, device="meta"), r"x is on meta, but the layer's parameters are on cpu"),
+    ],
+)
+def test_inputs_that_do_not_fit(x, message) -> None:
+    with pytest.raises(ShapeError, match=message):
+        GRU(x)
+
+
+def test_time_first_layers_say_so() -> None:
+    with pytest.raises(ShapeError, match=r"Pass \(time, batch, 5\)"):
+        LSTM(ZEROS(7, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "hx", "message"),
+    [
+        (GRU, ZEROS(1, 3, 4), r"GRU: h_0 has shape \(1, 3, 4\), but .* need \(1, 2, 4\)"),
+        (GRU, ZEROS(2, 4), r"h_0 has shape \(2, 4\)"),
+        (GRU, ZEROS(1, 2, 4).double(), r"h_0 has dtype torch.float64, but x has torch.float32"),
+        (GRU, ZEROS(1, 2, 4, device="meta"), r"h_0 is on meta, but x is on cpu"),
+        (GRU, [0.0], r"h_0 is a list"),
+        (LSTM, ZEROS(2, 2, 4), r"LSTM: the initial state is a Tensor, but must be \(h_0, c_0\)"),
+        (LSTM, (ZEROS(2, 7, 4),), r"must be \(h_0, c_0\)"),
+        (LSTM, (ZEROS(2, 7, 4), ZEROS(2, 7, 3)), r"c_0 has shape \(2, 7, 3\).*\(2, 7, 4\)"),
+        (LISTED, (ZEROS(2, 7, 4), ZEROS(2, 7, 4)), r"h_0 must be a tuple of 2 tensors"),
+        (
+            LISTED,
+            ((ZEROS(1, 7, 4), ZEROS(1, 7, 4)), (ZEROS(1, 7, 4), ZEROS(1, 7, 3))),
+            r"h_0\[1\] has shape \(1, 7, 4\), but .* need \(1, 7, 3\)",
+        ),
+    ],
+)
+def test_states_that_do_not_fit(layer, hx, message) -> None:
+    with pytest.raises(ShapeError, match=message):
+        layer(ZEROS(2, 7, 5), hx)
+
+
+def test_lengths_and_resets_are_checked_under_the_name_of_the_layer() -> None:
+    with pytest.raises(ShapeError, match=r"GRU: lengths\[1\] is 8, but x has 7 time steps"):
+        GRU(ZEROS(2, 7, 5), lengths=torch.tensor([7, 8]))
+    with pytest.raises(ShapeError, match=r"GRU: lengths is a list"):
+        GRU(ZEROS(7, 5), lengths=[7])
+    with pytest.raises(ShapeError, match=r"LSTM: reset has shape \(7, 2\)"):
+        LSTM(ZEROS(7, 2, 5), reset=ZEROS(7, 2).bool())
+    with pytest.raises(ShapeError, match=r"GRU: x is a PackedSequence, .* and lengths="):
+        GRU(pack_sequence([ZEROS(7, 5)]), lengths=torch.tensor([7]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "options", "message"),
+    [
+        ("GRU", (3, 4), {"num_layers": 0}, r"GRU: num_layers is 0, but must be an integer"),
+        ("GRU", (3, []), {}, r"hidden_size is an empty list"),
+        ("GRU", (3, [4, 5]), {"num_layers": 3}, r"lists 2 layers, but num_layers=3"),
+        ("GRU", (3, [4, 0]), {}, r"hidden_size is 0"),
+        ("GRU", (3, 4.0), {}, r"hidden_size is 4\.0"),
+        ("GRU", (3, 4, 2, 0.5), {}, r"GRU: bias is 0\.5, but must be True or False"),
+        ("GRU", (3, 4, 2), {"dropout": 1.5}, r"GRU: dropout is 1\.5, but must be .* 0 to 1"),
+        ("GRU", (3, 4), {"backend": "cuda"}, r"unknown backend 'cuda'"),
+        ("GRU", (3, 4), {"init": "xavier"}, r"GRU: unknown init 'xavier'"),
+        ("RNN", (3, 4), {"nonlinearity": "relU"}, r"unknown activation 'relU'"),
+        ("LSTM", (3, 4), {"proj_size": 4}, r"LSTM: proj_size is 4"),
+    ],
+)
+def test_settings_that_do_not_fit(kind, arguments, options, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        getattr(nn, kind)(*arguments, **options)
+
+
+def test_projection_is_for_lstm_only() -> None:
+    with pytest.raises(TypeError, match="proj_size"):
+        nn.GRU(3, 4, proj_size=2)
+
+
+def test_dropout_with_one_layer_warns_and_points_at_the_caller() -> None:
+    with pytest.warns(UserWarning, match=r"GRU: dropout=0\.5 .* only one layer") as caught:
+        nn.GRU(3, 4, dropout=0.5)
+    assert caught[0].filename == __file__
+
+
+def test_backend_that_cannot_run_is_an_error_at_the_call() -> None:
+    layer = nn.GRU(5, 4, batch_first=True, backend="cudnn")
+    with pytest.raises(BackendError, match=r"'cudnn' cannot run this GRU: it needs a CUDA device"):
+        layer(ZEROS(2, 7, 5))
