@@ -1,0 +1,109 @@
+"""The settings of one training run, checked when they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recurra.errors import ConfigError, unknown
+
+Schedule = Literal["cooldown", "cosine", "one_cycle"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class TrainingSettings(BaseModel):
+    """How a model is trained, whatever the task.
+
+    Either `steps` or `minutes` says when training ends; `train` refuses settings with neither.
+
+    steps, minutes       length of the run, in optimiser steps or on the clock
+    learning_rate        the rate at its highest; see `schedule.py` for its course
+    betas, weight_decay  AdamW; the decay acts on matrices only, never on biases or gains
+    warmup_steps         linear rise at the start (`one_cycle` brings its own rise); a run shorter
+                         than this never reaches the full rate
+    cooldown_share       last part of the run in which `cooldown` falls linearly to 0
+    clip_norm            largest norm of all gradients together; None leaves them as they are
+    clip_value           largest size of a single gradient entry, applied after `clip_norm`
+    ema_decay            decay of the weight average; None validates and keeps the plain weights
+    precision            "bfloat16" and "float16" compute the loss under autocast; weights stay
+                         float32, "float16" needs CUDA
+    validate_every       steps between validations
+    patience             validations without a better one after which training stops
+    checkpoint_every_s   seconds between checkpoints; the only setting that a resume may change
+    log_every            steps between entries of the history
+
+    Raises: ConfigError naming every setting that is unknown, out of range or contradictory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    schedule: Schedule = "cooldown"
+    cooldown_share: float = Field(0.3, ge=0, le=0.99)
+    clip_norm: float | None = Field(1.0, gt=0)
+    clip_value: float | None = Field(None, gt=0)
+    ema_decay: float | None = Field(0.995, gt=0, lt=1)
+    precision: Precision = "float32"
+    seed: int = Field(0, ge=0, lt=2**63)
+    validate_every: int = Field(100, ge=1)
+    patience: int | None = Field(None, ge=1)
+    checkpoint_every_s: float = Field(30.0, ge=0)
+    log_every: int = Field(20, ge=1)
+    device: Device = "auto"
+
+    # Hidden from type checkers, which know the keyword arguments from the fields above.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError(_explain(error)) from None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError(
+                f"steps={self.steps} and minutes={self.minutes:g} are both given; "
+                "expected one of them, drop the other"
+            )
+        if self.minutes is not None and self.schedule != "cooldown":
+            raise ValueError(
+                f"schedule={self.schedule!r} needs to know the number of steps from the start; "
+                "give steps instead of minutes, or use schedule='cooldown'"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas} must both lie in [0, 1)")
+        return self
+
+    def require_budget(self) -> None:
+        """Check that the settings say when training ends.
+
+        Raises: ConfigError when neither steps nor minutes is given.
+        """
+        if self.steps is None and self.minutes is None:
+            raise ConfigError(
+                "training settings give neither steps nor minutes, so training would never end. "
+                "Set one of them, for example minutes=10."
+            )
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(unknown("training setting", name, TrainingSettings.model_fields))
+        elif not name:
+            parts.append(problem["msg"].removeprefix("Value error, ") + ".")
+        else:
+            wanted = problem["msg"].removeprefix("Input should be ")
+            parts.append(f"training setting {name}={problem['input']!r}: expected {wanted}.")
+    return " ".join(parts)
