@@ -1,0 +1,1 @@
+"""Tables, time series on a regular grid, and public data; import from the modules themselves."""

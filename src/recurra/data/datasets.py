@@ -1,0 +1,391 @@
+"""The list of public data sets: addresses, licences, and the hash of every file's content.
+
+Sizes and hashes are of the uncompressed content, which for a set with an address is the official
+file byte for byte. `name` is how the file is stored, and may be compressed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file: its stored name, and the size and hash of what is in it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set; `folder` is relative to RECURRA_DATA or the cache."""
+
+    name: str
+    about: str
+    folder: str
+    files: tuple[DataFile, ...]
+    licence: str
+    citation: str
+    page: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of the uncompressed files together."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether every file has an official address."""
+        return all(file.url is not None for file in self.files)
+
+
+_GITHUB = "https://raw.githubusercontent.com"
+_M4 = f"{_GITHUB}/Mcompetitions/M4-methods/master/Dataset"
+_ETT = f"{_GITHUB}/zhouhaoyi/ETDataset/main/ETT-small"
+_VEGA = f"{_GITHUB}/vega/vega-datasets/main/data"
+_M4_PAPER = (
+    "Makridakis, Spiliotis, Assimakopoulos (2020), The M4 Competition, Int. J. Forecasting 36(1)"
+)
+
+_ENTRIES = (
+    Dataset(
+        name="weather-seattle",
+        about="Seattle, daily: precipitation, maximum and minimum temperature, wind, 2012-2015",
+        folder="forecasting/weather",
+        files=(
+            DataFile(
+                "seattle-weather.csv",
+                48219,
+                "0845078a290b48e3149ab8639966824110a251db4e06fc144c06ebb534af23be",
+                f"{_VEGA}/seattle-weather.csv",
+            ),
+        ),
+        licence="public domain (NOAA)",
+        citation="NOAA GHCN, through vega-datasets",
+        page="https://github.com/vega/vega-datasets",
+    ),
+    Dataset(
+        name="weather-beijing",
+        about="Beijing, hourly: PM2.5 and weather, 2010-2014, with missing values",
+        folder="forecasting/weather",
+        files=(
+            DataFile(
+                "beijing_pm25_pollution.csv.xz",
+                2010492,
+                "892e9559205d16d32623135c127a3951c12e46ea1e0b3093e107ce89a9fd60e2",
+            ),
+        ),
+        licence="CC BY 4.0",
+        citation="Liang et al. (2015), Proc. R. Soc. A 471",
+        page="https://archive.ics.uci.edu/dataset/381/beijing+pm2+5+data",
+    ),
+    Dataset(
+        name="weather-jena",
+        about="Jena, every 10 minutes: 21 variables, 2020, values only",
+        folder="forecasting/weather",
+        files=(
+            DataFile(
+                "jena_weather_2020_values.csv.xz",
+                6181247,
+                "bcc458869d056c968c9155dc9bb5bef435fdd353bfe4bcac25f00d14b8d807b8",
+            ),
+        ),
+        licence="none stated",
+        citation="Max Planck Institute for Biogeochemistry; Wu et al. (2021), Autoformer",
+        page="https://www.bgc-jena.mpg.de/wetter/",
+    ),
+    Dataset(
+        name="stocks",
+        about="Monthly prices of five companies, 2000-2010",
+        folder="forecasting/stocks",
+        files=(
+            DataFile(
+                "stocks.csv",
+                12245,
+                "f9953ac6693e587476b4ebf2f0b00d9bb95371ca8c39da4cc6155077b3e417cd",
+                f"{_VEGA}/stocks.csv",
+            ),
+        ),
+        licence="none stated",
+        citation="vega-datasets",
+        page="https://github.com/vega/vega-datasets",
+    ),
+    Dataset(
+        name="sp500",
+        about="S&P 500, monthly 2000-2010 and daily 2000-2020",
+        folder="forecasting/stocks",
+        files=(
+            DataFile(
+                "sp500.csv",
+                2305,
+                "8d1a3310b741565fd2aaf7b9d34030c92b1fbedbc9ba839f4a50dab8b2dd5c3d",
+                f"{_VEGA}/sp500.csv",
+            ),
+            DataFile(
+                "sp500-2000.csv",
+                415968,
+                "9409e9342d0657c747324e4cfabce8a8c7f663bc485b95a3378f36b0a160f8c8",
+                f"{_VEGA}/sp500-2000.csv",
+            ),
+        ),
+        licence="none stated",
+        citation="vega-datasets",
+        page="https://github.com/vega/vega-datasets",
+    ),
+    Dataset(
+        name="ett",
+        about="Electricity transformer temperature: four tables of 7 variables, hourly or 15 min",
+        folder="forecasting/ett",
+        files=(
+            DataFile(
+                "ETTh1.csv.xz",
+                2589657,
+                "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
+                f"{_ETT}/ETTh1.csv",
+            ),
+            DataFile(
+                "ETTh2.csv.xz",
+                2417960,
+                "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b",
+                f"{_ETT}/ETTh2.csv",
+            ),
+            DataFile(
+                "ETTm1.csv.xz",
+                10360719,
+                "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e",
+                f"{_ETT}/ETTm1.csv",
+            ),
+            DataFile(
+                "ETTm2.csv.xz",
+                9677236,
+                "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd",
+                f"{_ETT}/ETTm2.csv",
+            ),
+        ),
+        licence="CC BY-ND 4.0",
+        citation="Zhou et al. (2021), Informer, AAAI",
+        page="https://github.com/zhouhaoyi/ETDataset",
+    ),
+    Dataset(
+        name="m4-hourly",
+        about="M4 competition: 414 hourly series, horizon 48",
+        folder="forecasting/m4",
+        files=(
+            DataFile(
+                "Hourly-train.csv.xz",
+                2347115,
+                "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
+                f"{_M4}/Train/Hourly-train.csv",
+            ),
+            DataFile(
+                "Hourly-test.csv.xz",
+                132820,
+                "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42",
+                f"{_M4}/Test/Hourly-test.csv",
+            ),
+        ),
+        licence="none stated",
+        citation=_M4_PAPER,
+        page="https://github.com/Mcompetitions/M4-methods",
+    ),
+    Dataset(
+        name="m4-weekly",
+        about="M4 competition: 359 weekly series, horizon 13",
+        folder="forecasting/m4",
+        files=(
+            DataFile(
+                "Weekly-train.csv.xz",
+                4015067,
+                "d478d3f6ed673e6ed3c2cb0fbed5425f72eedd51318ebebeb0b5ecfcefc37714",
+                f"{_M4}/Train/Weekly-train.csv",
+            ),
+            DataFile(
+                "Weekly-test.csv.xz",
+                44247,
+                "3b2bc4be8e636e802260dcd843ca3c5da40536a1fbe1ecb3229a97dae4f44688",
+                f"{_M4}/Test/Weekly-test.csv",
+            ),
+        ),
+        licence="none stated",
+        citation=_M4_PAPER,
+        page="https://github.com/Mcompetitions/M4-methods",
+    ),
+    Dataset(
+        name="m4-submissions",
+        about="M4 competition: the organisers' Naive2, sNaive and SES forecasts, hourly and weekly",
+        folder="forecasting/m4",
+        files=(
+            DataFile(
+                "submission-Naive2-hourly-weekly.csv.xz",
+                304282,
+                "b0f609db563bfe84e666362086b7e64f6abb538047b60b7310db40090ad7197e",
+            ),
+            DataFile(
+                "submission-sNaive-hourly-weekly.csv.xz",
+                164294,
+                "46f9c56a3fecc457d4e692f2e5777c38343b11f8bf61fbf1c364efd2643fda66",
+            ),
+            DataFile(
+                "submission-SES-hourly-weekly.csv.xz",
+                333153,
+                "1fcd80db56fdd62b75f199a9e56687823898b5625503d387731d813ca3062f42",
+            ),
+        ),
+        licence="none stated",
+        citation=_M4_PAPER,
+        page="https://github.com/Mcompetitions/M4-methods",
+    ),
+    Dataset(
+        name="m3",
+        about="M3 competition: 3,003 yearly, quarterly, monthly and other series",
+        folder="forecasting/m3",
+        files=(
+            DataFile(
+                "M3-train.csv.xz",
+                1330601,
+                "18c2eb902debf2a31be1272488855f1f26ad2414a73e222270471d659a9cf1e3",
+            ),
+            DataFile(
+                "M3-test.csv.xz",
+                245031,
+                "b231426d80d1d75937ff0990bbd00695242032f008606607c5deb4ad6fb11d65",
+            ),
+            DataFile(
+                "M3-info.csv.xz",
+                241162,
+                "91bd223b1bf750d03c7b72735341b6ed5412478be1d3111aa07f313b7fbde398",
+            ),
+        ),
+        licence="none stated",
+        citation="Makridakis & Hibon (2000), The M3-Competition, Int. J. Forecasting 16(4)",
+        page="https://forecasters.org/resources/time-series-data/m3-competition/",
+    ),
+    Dataset(
+        name="exchange-rate",
+        about="Daily rates of 8 currencies, 1990-2016, without header or dates",
+        folder="forecasting/exchange_rate",
+        files=(
+            DataFile(
+                "exchange_rate.txt.gz",
+                546336,
+                "0127465b51e3cd3c360f8eb2be30cfd294689a2a55903eb8245aafc396626c7f",
+                f"{_GITHUB}/laiguokun/multivariate-time-series-data/master/exchange_rate/exchange_rate.txt.gz",
+            ),
+        ),
+        licence="none stated",
+        citation="Lai et al. (2018), LSTNet, SIGIR",
+        page="https://github.com/laiguokun/multivariate-time-series-data",
+    ),
+    Dataset(
+        name="illness",
+        about="Weekly influenza-like illness in the US, 7 variables, 2002-2020",
+        folder="forecasting/illness",
+        files=(
+            DataFile(
+                "national_illness.csv",
+                66653,
+                "8594cecb98c6f2f9dc014eca11c4d5d1e38ad5ce6ed0592d4abe65b146fce395",
+            ),
+        ),
+        licence="public domain (CDC)",
+        citation="CDC FluView; Wu et al. (2021), Autoformer",
+        page="https://gis.cdc.gov/grasp/fluview/fluportaldashboard.html",
+    ),
+    Dataset(
+        name="electricity-pjm",
+        about="Hourly load of 12 zones of the PJM grid, 1998-2018",
+        folder="forecasting/electricity",
+        files=(
+            DataFile(
+                "pjm_est_hourly.csv.xz",
+                12705938,
+                "6b389893eea83d2ffbc9ad32957629f983e8627418ca9033f7bacc9b95f89bfd",
+            ),
+        ),
+        licence="CC0",
+        citation="PJM Interconnection; R. Mulla, Hourly Energy Consumption",
+        page="https://www.kaggle.com/datasets/robikscube/hourly-energy-consumption",
+    ),
+    Dataset(
+        name="air-passengers",
+        about="Monthly airline passengers, 1949-1960",
+        folder="forecasting/classic",
+        files=(
+            DataFile(
+                "AirPassengers.csv",
+                1746,
+                "5f8b316b84545d9cfb05612298df8415ce4c44421c7012d109465564b07ebc06",
+                f"{_GITHUB}/unit8co/darts/master/datasets/AirPassengers.csv",
+            ),
+        ),
+        licence="none stated",
+        citation="Box & Jenkins (1976)",
+        page="https://github.com/unit8co/darts",
+    ),
+    Dataset(
+        name="sunspots",
+        about="Monthly sunspots, 1749-1983",
+        folder="forecasting/classic",
+        files=(
+            DataFile(
+                "monthly-sunspots.csv",
+                42219,
+                "4b91dd8e13bdf6a95c3034c71ceca0152269986c6a91706c6eaf50c1d50081c8",
+            ),
+        ),
+        licence="none stated",
+        citation="SILSO",
+        page="https://github.com/jbrownlee/Datasets",
+    ),
+    Dataset(
+        name="temperature-melbourne",
+        about="Daily minimum temperature in Melbourne, 1981-1990",
+        folder="forecasting/classic",
+        files=(
+            DataFile(
+                "daily-min-temperatures.csv",
+                67921,
+                "8b9de63ed6789492bf497625e7f9beb96a63d367b4b0a21754006f749fa5e5da",
+                f"{_GITHUB}/jbrownlee/Datasets/master/daily-min-temperatures.csv",
+            ),
+        ),
+        licence="none stated",
+        citation="Australian Bureau of Meteorology",
+        page="https://github.com/jbrownlee/Datasets",
+    ),
+    Dataset(
+        name="ausbeer",
+        about="Quarterly beer production in Australia, 211 quarters",
+        folder="forecasting/classic",
+        files=(
+            DataFile(
+                "ausbeer.csv",
+                3176,
+                "52e08974f8459ff2860d516ba6e507eb6e8fe967d4339368013c37d7a95e599b",
+            ),
+        ),
+        licence="none stated",
+        citation="Australian Bureau of Statistics, through the R package fpp",
+        page="https://github.com/unit8co/darts",
+    ),
+    Dataset(
+        name="taylor",
+        about="Half-hourly electricity demand in England and Wales, 4,032 values",
+        folder="forecasting/classic",
+        files=(
+            DataFile(
+                "taylor.csv",
+                24196,
+                "0c9cbfcb414fc0897ea27773f1dabbb933184c09b90b750d2029631d4a451ed0",
+            ),
+        ),
+        licence="none stated",
+        citation="Taylor (2003), J. Operational Research Society 54",
+        page="https://github.com/unit8co/darts",
+    ),
+)
+
+DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}
