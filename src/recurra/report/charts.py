@@ -1,0 +1,298 @@
+"""Charts of a report, drawn without a display and the same to the byte for the same numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recurra.errors import ConfigError, DataError, MissingExtraError, unknown
+from recurra.runs import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, without yellow: distinct with every common colour blindness.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", "-.", ":")
+_INK = "#1b1f24"
+_QUIET = "#6e7781"
+_FORMATS = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+_RC = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _QUIET,
+    "axes.grid": True,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "grid.color": "#e3e7eb",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.hashsalt": "recurra",
+    "text.parse_math": False,  # a dollar sign in a column's name is a dollar sign
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+}
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Forecast quantiles after the history of one series, drawn as nested bands about the median.
+
+    Shapes: times (n + h,) datetime64 or whole numbers, history (n,), quantiles (h, len(levels))
+    at increasing levels, actual (h,) what happened then. NaN leaves a gap.
+    """
+
+    title: str
+    times: npt.NDArray[Any]
+    history: npt.NDArray[np.float64]
+    levels: Sequence[float]
+    quantiles: npt.NDArray[np.float64]
+    actual: npt.NDArray[np.float64] | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        n, steps = len(self.history), len(self.quantiles)
+        if len(self.times) != n + steps or self.quantiles.shape != (steps, len(self.levels)):
+            raise ValueError(
+                f"Fan {self.title!r}: times has {len(self.times)} entries, history {n}, quantiles "
+                f"{self.quantiles.shape}; expected times ({n + steps},) and quantiles ({steps}, "
+                f"{len(self.levels)})."
+            )
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text."""
+    return _render(figure, ".svg").decode()
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure as .png, .svg or .pdf, by the path's ending.
+
+    Raises: ConfigError for another ending, RunError when the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise ConfigError(unknown("picture format", suffix, _FORMATS) + f" In the path {path}.")
+    write_bytes(Path(path), _render(figure, suffix))
+
+
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training and validation loss over steps, and the learning rate below.
+
+    `history` is what training returns: one mapping a logged step, with step, loss, learning_rate
+    and, where it was measured, validation.
+    """
+    with _style():
+        figure = _figure(7.2, 4.2)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        steps = [float(entry["step"]) for entry in history]
+        losses = [_number(entry.get("loss")) for entry in history]
+        checked = [entry for entry in history if entry.get("validation") is not None]
+        upper.plot(steps, losses, color=_COLOURS[0], linewidth=1.1, label="training")
+        if checked:
+            upper.plot(
+                [float(entry["step"]) for entry in checked],
+                [_number(entry["validation"]) for entry in checked],
+                color=_COLOURS[1],
+                marker="o",
+                markersize=3.5,
+                linewidth=1.4,
+                label="validation",
+            )
+        _scale_loss(upper)
+        upper.set_ylabel("loss")
+        upper.legend(loc="upper right")
+        rates = [_number(entry.get("learning_rate")) for entry in history]
+        lower.plot(steps, rates, color=_QUIET, linewidth=1.1)
+        lower.set_ylim(bottom=0)
+        lower.set_ylabel("learning rate")
+        lower.set_xlabel("training step")
+        return figure
+
+
+def fan_charts(fans: Sequence[Fan]) -> Figure:
+    """One panel for each fan, below each other.
+
+    Raises: DataError when there is none to draw.
+    """
+    if not fans:
+        raise DataError(
+            "there is no forecast to draw; expected at least one series with a forecast."
+        )
+    with _style():
+        figure = _figure(7.2, 3.4 if len(fans) == 1 else 2.6 * len(fans))
+        for fan, axes in zip(fans, figure.subplots(len(fans), 1, squeeze=False)[:, 0], strict=True):
+            _draw_fan(axes, fan)
+        return figure
+
+
+def _draw_fan(axes: Axes, fan: Fan) -> None:
+    levels, quantiles = fan.levels, fan.quantiles
+    ahead = fan.times[len(fan.history) :]
+    axes.plot(
+        fan.times[: len(fan.history)], fan.history, color=_INK, linewidth=1.2, label="observed"
+    )
+    pairs = [(low, len(levels) - 1 - low) for low in range(len(levels) // 2)]
+    for low, high in pairs:
+        share = round(100 * (levels[high] - levels[low]))
+        tint = _tint(0.16 + 0.5 * low / len(pairs))
+        shade = {"color": tint, "label": f"{share} % interval"}
+        _band(axes, ahead, quantiles[:, low], quantiles[:, high], shade)
+    middle = len(levels) // 2
+    name = "median" if levels[middle] == 0.5 else f"quantile {levels[middle]:g}"
+    marker = "o" if len(ahead) == 1 else None
+    axes.plot(
+        ahead, quantiles[:, middle], color=_COLOURS[0], marker=marker, linewidth=1.8, label=name
+    )
+    if fan.actual is not None:
+        happened: dict[str, Any] = {
+            "color": _COLOURS[1],
+            "linestyle": "--",
+            "label": "what happened",
+        }
+        axes.plot(ahead, fan.actual, marker=marker, linewidth=1.3, **happened)
+    _time_axis(axes, fan.times)
+    axes.set_title(fan.title)
+    axes.set_ylabel(fan.unit)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def error_by_horizon(
+    errors: Mapping[str, npt.NDArray[np.float64]], metric: str = "MASE", title: str = ""
+) -> Figure:
+    """One line for each model: its error at each step ahead, (h,). The first model stands out."""
+    with _style():
+        figure = _figure(7.2, 3.4)
+        axes = figure.subplots()
+        for number, (model, values) in enumerate(errors.items()):
+            axes.plot(
+                np.arange(1, len(values) + 1),
+                values,
+                color=_COLOURS[number % len(_COLOURS)],
+                linestyle=_DASHES[number % len(_DASHES)],
+                linewidth=2.2 if number == 0 else 1.4,
+                marker="o" if len(values) <= 31 else None,
+                markersize=3.5,
+                label=model,
+            )
+        _whole_numbers(axes)
+        axes.set_ylim(bottom=0)
+        axes.set_title(title)
+        axes.set_xlabel("steps ahead")
+        axes.set_ylabel(metric)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return figure
+
+
+def calibration(
+    levels: Sequence[float], coverage: npt.NDArray[np.float64] | Sequence[float], title: str = ""
+) -> Figure:
+    """Share of observations at or below each quantile, against the quantile's level."""
+    with _style():
+        figure = _figure(4.2, 3.8)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=1, linestyle="--", label="ideal")
+        axes.plot(levels, coverage, color=_COLOURS[0], marker="o", linewidth=1.6, label="measured")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=title)
+        axes.set_xlabel("quantile level")
+        axes.set_ylabel("share of observations below")
+        axes.legend(loc="upper left")
+        return figure
+
+
+def _tint(strength: float) -> tuple[float, ...]:
+    """The first colour on white, opaque, so that nested bands look as in the legend."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - strength * (1 - part) for part in to_rgb(_COLOURS[0]))
+
+
+def _band(
+    axes: Axes,
+    times: npt.NDArray[Any],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    shade: dict[str, Any],
+) -> None:
+    if len(times) == 1:  # an area of one point has no width
+        axes.vlines(times, low, high, linewidth=9, **shade)
+    else:
+        axes.fill_between(times, low, high, linewidth=0, **shade)
+
+
+def _time_axis(axes: Axes, times: npt.NDArray[Any]) -> None:
+    if times.dtype.kind != "M":
+        _whole_numbers(axes)
+        axes.set_xlabel("time")
+        return
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def _scale_loss(axes: Axes) -> None:
+    """A logarithmic axis where the losses allow it and fall far."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > 10 * values.min():
+        from matplotlib.ticker import FuncFormatter, LogLocator
+
+        axes.set_yscale("log")
+        # matplotlib's own labels are formulas, and those are switched off.
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(plain)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "forecasting", "Drawing charts") from error
+    with matplotlib.rc_context():
+        # The user's own matplotlibrc must not change a report.
+        matplotlib.rcdefaults()
+        parameters: Any = matplotlib.rcParams  # its type lists every name there is
+        parameters.update(_RC)
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure that no window system and no pyplot knows of."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _render(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    with _style():
+        figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=_FORMATS[suffix])
+    return buffer.getvalue()

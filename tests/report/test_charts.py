@@ -1,0 +1,136 @@
+"""Charts: the drawn lines carry the numbers, the files are the same to the byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from recurra.errors import ConfigError, DataError, MissingExtraError, RunError
+from recurra.report.charts import (
+    Fan,
+    calibration,
+    error_by_horizon,
+    fan_charts,
+    loss_curves,
+    save,
+    to_svg,
+)
+
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+TIMES = np.datetime64("2024-01-01", "ns") + np.arange(15) * np.timedelta64(1, "D")
+
+
+def fan(steps: int = 5, times: Any = TIMES, **options: Any) -> Fan:
+    quantiles = np.arange(steps)[:, None] + 10.0 * np.array(LEVELS)
+    options = {"title": "sales", **options}
+    return Fan(
+        times=times[: 10 + steps],
+        history=np.arange(10.0),
+        levels=LEVELS,
+        quantiles=quantiles,
+        **options,
+    )
+
+
+def lines(figure: Figure) -> dict[str, list[float]]:
+    """The y values of each line with a label, over all axes."""
+    return {
+        str(line.get_label()): [float(value) for value in np.asarray(line.get_ydata())]
+        for axes in figure.axes
+        for line in axes.get_lines()
+    }
+
+
+def test_fan_chart_draws_history_median_bands_and_what_happened() -> None:
+    figure = fan_charts([fan(actual=np.arange(5.0, 10.0), title="cost $a$ in $", unit="$")])
+    drawn = lines(figure)
+    assert drawn["observed"] == list(range(10))
+    assert drawn["median"] == [5, 6, 7, 8, 9]
+    assert drawn["what happened"] == [5, 6, 7, 8, 9]
+    outer, inner = figure.axes[0].collections
+    assert (outer.get_label(), inner.get_label()) == ("80 % interval", "50 % interval")
+    heights = outer.get_paths()[0].vertices[:, 1]  # type: ignore[index]
+    assert (heights.min(), heights.max()) == (1.0, 13.0)
+    assert figure.axes[0].get_title(loc="left") == "cost $a$ in $"
+
+
+def test_fan_chart_of_one_step_is_visible() -> None:
+    figure = fan_charts([fan(steps=1)])
+    assert [round(c.get_linewidth()[0]) for c in figure.axes[0].collections] == [9, 9]  # type: ignore[index]
+    assert figure.axes[0].get_lines()[-1].get_marker() == "o"
+
+
+def test_each_fan_has_a_panel() -> None:
+    figure = fan_charts([fan(title="a"), fan(steps=1, title="b", times=np.arange(15))])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
+    with pytest.raises(DataError, match="no forecast to draw"):
+        fan_charts([])
+
+
+def test_a_fan_refuses_lengths_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="'sales': times has 14 entries, history 10"):
+        fan(times=TIMES[:14])
+
+
+def test_loss_curves_draw_what_was_logged() -> None:
+    history = [
+        {"step": 20, "loss": 4.0, "learning_rate": 0.001},
+        {"step": 40, "loss": float("nan"), "learning_rate": 0.002, "validation": 3.0},
+        {"step": 60, "loss": 2.0, "learning_rate": 0.001, "validation": None},
+    ]
+    figure = loss_curves(history)
+    drawn = lines(figure)
+    assert drawn["training"][::2] == [4.0, 2.0]
+    assert drawn["validation"] == [3.0]
+    assert [0.001, 0.002, 0.001] in drawn.values()
+    assert figure.axes[0].get_yscale() == "linear"
+    steep = loss_curves([{"step": s, "loss": 10.0**-s, "learning_rate": 1} for s in range(3)])
+    assert steep.axes[0].get_yscale() == "log"
+    to_svg(loss_curves([]))
+
+
+def test_error_by_horizon_has_a_line_for_each_model() -> None:
+    drawn = lines(error_by_horizon({"recurra": np.array([1.0, 2]), "naive": np.array([2.0, 4])}))
+    assert drawn == {"recurra": [1, 2], "naive": [2, 4]}
+
+
+def test_calibration_is_drawn_against_the_ideal() -> None:
+    assert lines(calibration(LEVELS, [0.2, 0.3, 0.5, 0.7, 0.8])) == {
+        "ideal": [0, 1],
+        "measured": [0.2, 0.3, 0.5, 0.7, 0.8],
+    }
+
+
+def test_pictures_are_the_same_to_the_byte_and_ignore_the_users_style(tmp_path: Path) -> None:
+    first = to_svg(fan_charts([fan()]))
+    with matplotlib.rc_context(
+        {"lines.linewidth": 9, "axes.facecolor": "red", "svg.hashsalt": "x"}
+    ):
+        assert to_svg(fan_charts([fan()])) == first
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+    assert "<dc:date>" not in first
+    for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        pair = tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"
+        for path in pair:
+            save(fan_charts([fan(times=np.arange(15))]), path)
+        assert pair[0].read_bytes() == pair[1].read_bytes()
+        assert pair[0].read_bytes().startswith(start)
+
+
+def test_other_formats_and_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown picture format '.pgn'; did you mean '.png'"):
+        save(fan_charts([fan()]), tmp_path / "a.pgn")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"a\.png"):
+        save(fan_charts([fan()]), tmp_path / "file" / "a.png")
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"recurra\[forecasting\]"):
+        loss_curves([])
