@@ -1,0 +1,132 @@
+"""Running the network over whole histories: forecasts at chosen rows, and the states at the end.
+
+Recurrent steps are `stride` rows apart, so a row continues the sequence of its phase, row mod
+stride, which starts at the first such row. A stream that keeps one state per phase gives the same
+numbers in constant time per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.tasks.forecasting.features import Steps, make_steps
+from recurra.tasks.forecasting.network import ForkingNetwork
+from recurra.tasks.forecasting.panel import Panel
+
+STEPS_AT_ONCE = 32_768
+"""Recurrent steps computed together: bounds memory, changes no number beyond rounding."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Steps `begin` to `begin + count` of S sequences; made holds S · count steps, row by row."""
+
+    begin: int
+    count: int
+    made: Steps
+    embedded: Tensor
+    output: Tensor
+    state: Any
+
+
+def forecast_rows(network: ForkingNetwork, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
+    """Quantiles (N, horizon, Q) float64 on the transformed scale, for origins (channel, row) (N,).
+
+    Row is counted from the start of the channel; the forecast uses rows up to and including it.
+    """
+    settings = network.settings
+    stride = settings.stride
+    sequence, member = torch.unique(channel * stride + row % stride, return_inverse=True)
+    step = torch.div(row, stride, rounding_mode="floor")
+    count = torch.zeros(len(sequence), dtype=torch.long)
+    count.scatter_reduce_(0, member, step + 1, "amax")
+    shape = (len(row), settings.horizon, len(settings.quantile_levels))
+    quantiles = torch.empty(shape, dtype=torch.float64)
+    for chosen in _groups(count):
+        place = torch.full((len(sequence),), -1).scatter_(0, chosen, torch.arange(len(chosen)))
+        mine = torch.nonzero(place[member] >= 0).squeeze(1)
+        for piece in _pieces(network, panel, sequence[chosen], count[chosen]):
+            inside = (step[mine] >= piece.begin) & (step[mine] < piece.begin + piece.count)
+            wanted = mine[inside]
+            if len(wanted):
+                at = place[member[wanted]] * piece.count + step[wanted] - piece.begin
+                quantiles[wanted] = _decode(network, piece, at)
+    return quantiles
+
+
+def final_states(network: ForkingNetwork, panel: Panel) -> tuple[Tensor, ...]:
+    """Recurrent state after the last row: tensors (C, stride, layers, hidden), h or h and c.
+
+    A phase without a row yet holds zeros, the initial state.
+    """
+    settings = network.settings
+    stride = settings.stride
+    sequence = torch.arange(panel.channels * stride)
+    rows = panel.length.repeat_interleave(stride) - sequence % stride
+    count = torch.div(rows + stride - 1, stride, rounding_mode="floor").clamp(min=0)
+    tensors = 2 if settings.cell == "lstm" else 1
+    shape = (len(sequence), settings.num_layers, settings.hidden_size)
+    out = tuple(torch.zeros(shape) for _ in range(tensors))
+    for chosen in _groups(count):
+        state: Any = None
+        for piece in _pieces(network, panel, sequence[chosen], count[chosen]):
+            state = piece.state
+        if state is not None:
+            parts = state if isinstance(state, tuple) else (state,)
+            for tensor, part in zip(out, parts, strict=True):
+                tensor[chosen] = part.transpose(0, 1).cpu()
+    return tuple(tensor.view(panel.channels, stride, *tensor.shape[1:]) for tensor in out)
+
+
+def _groups(count: Tensor) -> Iterator[Tensor]:
+    """Numbers of the sequences to run side by side: alike in length, and not too many at once."""
+    order = torch.argsort(count, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        width = max(1, STEPS_AT_ONCE // max(int(count[order[start]]), 1))
+        yield order[start : start + width]
+        start += width
+
+
+def _pieces(
+    network: ForkingNetwork, panel: Panel, sequence: Tensor, count: Tensor
+) -> Iterator[Piece]:
+    """Run sequences of `count` steps each, numbered channel · stride + phase, piece by piece."""
+    settings = network.settings
+    device = network.embed.weight.device
+    channel = torch.div(sequence, settings.stride, rounding_mode="floor")
+    phase = (sequence % settings.stride)[:, None]
+    last_row = (panel.length[channel] - 1)[:, None]
+    width = max(1, STEPS_AT_ONCE // len(sequence))
+    state: Any = None
+    for begin in range(0, int(count.max()), width):
+        size = min(width, int(count.max()) - begin)
+        row = phase + settings.stride * torch.arange(begin, begin + size)
+        row = torch.minimum(row, last_row).reshape(-1)
+        made = make_steps(panel, channel.repeat_interleave(size), row, settings)
+        shape = (len(sequence), size, -1)
+        embedded, output, state = network.encode(
+            made.window.view(shape).to(device),
+            made.extra.view(shape).to(device),
+            (count - begin).clamp(0, size),
+            state,
+        )
+        yield Piece(begin, size, made, embedded, output, state)
+
+
+def _decode(network: ForkingNetwork, piece: Piece, at: Tensor) -> Tensor:
+    """Quantiles on the transformed scale at the steps numbered `at` (N,) of a piece."""
+    device = piece.embedded.device
+    made = piece.made
+    quantiles = network.decode(
+        made.window[at].to(device),
+        made.future[at].to(device),
+        piece.embedded.flatten(0, 1)[at.to(device)],
+        piece.output.flatten(0, 1)[at.to(device)],
+    )
+    return made.level[at].unsqueeze(2) + made.scale[at].unsqueeze(2) * quantiles.double().cpu()

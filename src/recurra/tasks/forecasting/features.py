@@ -1,0 +1,156 @@
+"""What the network sees at one step: a window normalised by what is known at that step.
+
+    z_i = (v_i − level) / c         for the last `context` rows i, v the (log) target, gaps filled
+    level = mean of the last season when it fits in the window, else the last value
+    c = mean |v_i − level| over the window, and no less than a twentieth of the running deviation;
+        without a season in the window: of the differences between rows
+
+Nothing after the step is read, so the same numbers come out row by row from a stream. The forecast
+is level + c · o, with o the network's output. A level moving away keeps z in range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recurra.tasks.forecasting.panel import Panel
+from recurra.tasks.forecasting.settings import SEASON_SMOOTHING, ModelSettings
+
+CLIP = 20.0
+FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Inputs of N steps. P past covariates, F known-future ones and calendar columns, h the
+    horizon.
+
+    window (N, context) normalised; extra (N, E) further inputs of the step; future (N, h, F')
+    inputs of each step ahead; level, scale (N, 1) float64: forecast = level + scale · output.
+    """
+
+    window: Tensor
+    extra: Tensor
+    future: Tensor
+    level: Tensor
+    scale: Tensor
+
+
+def level_and_scale(
+    window: Tensor, running: Tensor, settings: ModelSettings
+) -> tuple[Tensor, Tensor]:
+    """(level, scale), (N, 1) each, of raw windows (N, context) with running deviation (N, 1)."""
+    if settings.season_in_window:
+        level = window[:, -settings.season :].mean(1, keepdim=True)
+        spread = (window - level).abs().mean(1, keepdim=True)
+    elif settings.context > 1:
+        level = window[:, -1:]
+        spread = window.diff(dim=1).abs().mean(1, keepdim=True)
+    else:
+        level = window[:, -1:]
+        spread = running
+    return level, torch.maximum(spread, FLOOR * running)
+
+
+def extra_size(settings: ModelSettings, past: int, future: int, static: int, targets: int) -> int:
+    """Number of `extra` columns, from the numbers of covariate columns."""
+    return 5 + 2 * past + future + static + (2 * targets if targets > 1 else 0)
+
+
+def future_size(settings: ModelSettings, future: int) -> int:
+    """Number of columns that each step ahead has as inputs of its own."""
+    return future + (2 if settings.long_season else 0)
+
+
+def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettings) -> Steps:
+    """Inputs of the steps at `row` (N,) of `channel` (N,), counted from its start."""
+    offset, first = panel.offset[channel], panel.first[channel]
+    position = offset + row
+    back = torch.arange(settings.context - 1, -1, -1)
+    raw = _gather(panel.values, position[:, None] - back, first, position)
+    running = panel.scale[position][:, None]
+    level, scale = level_and_scale(raw, running, settings)
+    before = _gather(panel.values, position[:, None] - settings.stride - back, first, position)
+    previous, _ = level_and_scale(before, running, settings)
+    age = _gather(panel.age, position[:, None] - back, first, position)
+
+    series_row = panel.row_offset[panel.series[channel]] + row
+    ahead = series_row[:, None] + torch.arange(1, settings.horizon + 1)
+    future = panel.future[ahead]
+    extra = [
+        (level - panel.mean[position][:, None]) / running,
+        torch.log(scale / running),
+        (level - previous) / scale,
+        (age == 0).double().mean(1, keepdim=True),
+        torch.log1p(age[:, -1:]),
+        *_past_inputs(panel, channel, row, settings),
+        panel.future[series_row],
+        panel.static[panel.series[channel]],
+        *_target_inputs(panel, channel, row),
+    ]
+    if settings.long_season:
+        future = torch.cat(
+            (future, *_season_inputs(panel, channel, row, level, scale, settings)), dim=2
+        )
+    return Steps(
+        window=((raw - level) / scale).clamp(-CLIP, CLIP).float(),
+        extra=torch.cat(extra, dim=1).clamp(-CLIP, CLIP).float(),
+        future=future.clamp(-CLIP, CLIP).float(),
+        level=level,
+        scale=scale,
+    )
+
+
+def _gather(values: Tensor, position: Tensor, first: Tensor, origin: Tensor) -> Tensor:
+    """values[position]; before the first observed row that row is read, but none after `origin`."""
+    return values[torch.minimum(torch.maximum(position, first[:, None]), origin[:, None])]
+
+
+def _past_inputs(
+    panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettings
+) -> tuple[Tensor, ...]:
+    """Past covariates: the value at the step, and its mean over the rows since the step before."""
+    if not panel.past.shape[1]:
+        return ()
+    start = panel.row_offset[panel.series[channel]][:, None]
+    rows = (row[:, None] - torch.arange(settings.stride)).clamp(min=0)
+    recent = panel.past[start + rows]
+    return recent[:, 0], recent.mean(1)
+
+
+def _target_inputs(panel: Panel, channel: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+    """With several targets: which one this is, and where each stands in its running scale."""
+    targets = int(panel.target.max()) + 1
+    if targets == 1:
+        return ()
+    which = torch.nn.functional.one_hot(panel.target[channel], targets).double()
+    sibling = (channel - panel.target[channel])[:, None] + torch.arange(targets)
+    position = panel.offset[sibling] + row[:, None]
+    place = (panel.values[position] - panel.mean[position]) / panel.scale[position]
+    return which, place
+
+
+def _season_inputs(
+    panel: Panel,
+    channel: Tensor,
+    row: Tensor,
+    level: Tensor,
+    scale: Tensor,
+    settings: ModelSettings,
+) -> tuple[Tensor, Tensor]:
+    """A season ago, for each step ahead: the value, smoothed, and whether there is one."""
+    ahead = torch.arange(1, settings.horizon + 1)
+    seasons = torch.div(ahead - 1, settings.season, rounding_mode="floor") + 1
+    same_phase = row[:, None] + ahead - settings.season * seasons
+    around = torch.arange(-SEASON_SMOOTHING, SEASON_SMOOTHING + 1)
+    rows = same_phase[:, :, None] + around
+    offset, first = panel.offset[channel], panel.first[channel]
+    exists = same_phase >= (first - offset)[:, None]
+    position = torch.maximum(offset[:, None, None] + rows, first[:, None, None])
+    position = torch.minimum(position, (offset + row)[:, None, None])
+    value = (panel.values[position].mean(2) - level) / scale
+    value = torch.where(exists, value, 0.0)
+    return value.unsqueeze(2), exists.double().unsqueeze(2)

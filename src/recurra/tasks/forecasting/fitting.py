@@ -1,0 +1,148 @@
+"""The forecaster's training: random sequences, a loss at every step and step ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.errors import DataError
+from recurra.nn.quantile import pinball
+from recurra.tasks.forecasting.encode import forecast_rows
+from recurra.tasks.forecasting.features import Steps, make_steps
+from recurra.tasks.forecasting.network import ForkingNetwork
+from recurra.tasks.forecasting.panel import Panel
+
+MAX_VALIDATION_ORIGINS = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of T steps. truth (B, T, h) is in units of each step; NaN where not counted."""
+
+    steps: Steps
+    truth: Tensor
+    lengths: Tensor
+
+
+class ForecastTask:
+    """What the training loop asks for: batches, a loss, a validation score.
+
+    `train_rows` (C,): targets at or after that row of a channel are never trained on; they
+    validate.
+    """
+
+    def __init__(
+        self, network: ForkingNetwork, panel: Panel, train_rows: Tensor, batch_size: int, seed: int
+    ) -> None:
+        self.model = network
+        self.panel = panel
+        self.train_rows = train_rows
+        self.batch_size = batch_size
+        settings = network.settings
+        needed = max(2, settings.season if settings.season_in_window else settings.context // 3)
+        observed = panel.first - panel.offset
+        self.first_origin = torch.minimum(observed + needed - 1, train_rows - 2).clamp(min=0)
+        self.trainable = torch.nonzero(train_rows - observed >= 2).squeeze(1)
+        if not len(self.trainable):
+            raise DataError(
+                "no series has two training rows with a value (the longest has "
+                f"{int(train_rows.max())} rows), so there is nothing to learn from. Give longer "
+                "series."
+            )
+        self.levels = torch.tensor(settings.quantile_levels)
+        self.validation = self._validation_origins(seed)
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations: about two passes over the training rows."""
+        rows = int((self.train_rows - self.first_origin).clamp(min=0).sum())
+        steps = 2 * rows // (self.batch_size * self.model.settings.sequence_length)
+        return min(max(steps, 20), 200)
+
+    def batch(self, step: int, rng: torch.Generator) -> Batch:
+        """Sequences that end at random rows, of every channel as often as of any other."""
+        settings = self.model.settings
+        rounds = -(-self.batch_size // len(self.trainable))
+        drawn = [torch.randperm(len(self.trainable), generator=rng) for _ in range(rounds)]
+        channel = self.trainable[torch.cat(drawn)[: self.batch_size]]
+        low, high = self.first_origin[channel], self.train_rows[channel] - 1
+        origin = low + (torch.rand(len(channel), generator=rng) * (high - low)).long()
+        lengths = (torch.div(origin, settings.stride, rounding_mode="floor") + 1).clamp(
+            max=settings.sequence_length
+        )
+        number = torch.arange(settings.sequence_length)
+        row = origin[:, None] - settings.stride * (lengths[:, None] - 1 - number)
+        row = torch.minimum(row, origin[:, None])
+        made = make_steps(
+            self.panel,
+            channel.repeat_interleave(settings.sequence_length),
+            row.reshape(-1),
+            settings,
+        )
+        truth = self._truth(channel.repeat_interleave(settings.sequence_length), row.reshape(-1))
+        ahead = torch.arange(1, settings.horizon + 1)
+        counted = (row[:, :, None] + ahead < self.train_rows[channel][:, None, None]) & (
+            (number < lengths[:, None]) & (row >= low[:, None])
+        )[:, :, None]
+        shape = (len(channel), settings.sequence_length)
+        truth = ((truth - made.level) / made.scale).float().view(*shape, -1)
+        return Batch(made, torch.where(counted, truth, torch.nan), lengths)
+
+    def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
+        """Pinball loss over all levels, steps, and steps ahead whose truth is known."""
+        device = self.model.embed.weight.device
+        shape = batch.truth.shape[:2]
+        quantiles = self.model(
+            batch.steps.window.view(*shape, -1).to(device),
+            batch.steps.extra.view(*shape, -1).to(device),
+            batch.steps.future.view(*shape, *batch.steps.future.shape[1:]).to(device),
+            batch.lengths,
+        )
+        truth = batch.truth.to(device)
+        known = torch.isfinite(truth)
+        each = pinball(quantiles, torch.where(known, truth, 0.0), self.levels.to(device))
+        return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
+
+    def validate(self) -> float | None:
+        """Pinball loss in units of each origin's scale, over the rows kept from training."""
+        channel, row = self.validation
+        if not len(channel):
+            return None
+        quantiles = forecast_rows(self.model, self.panel, channel, row)
+        truth = self._truth(channel, row)
+        known = torch.isfinite(truth)
+        each = pinball(quantiles, torch.where(known, truth, 0.0), self.levels.double())
+        each = each / self._scale(channel, row)
+        return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
+
+    def _truth(self, channel: Tensor, row: Tensor) -> Tensor:
+        """Transformed target (N, horizon) after each row, NaN where missing or past the end."""
+        ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
+        last = self.panel.length[channel][:, None] - 1
+        position = self.panel.offset[channel][:, None] + torch.minimum(ahead, last)
+        return torch.where(ahead <= last, self.panel.truth[position], torch.nan)
+
+    def _scale(self, channel: Tensor, row: Tensor) -> Tensor:
+        return make_steps(self.panel, channel, row, self.model.settings).scale
+
+    def _validation_origins(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Origins from the last training row on; a fixed random choice when there are many."""
+        horizon = self.model.settings.horizon
+        channels, rows = [], []
+        for c in range(self.panel.channels):
+            length, start = int(self.panel.length[c]), int(self.train_rows[c])
+            if length > start:
+                row = torch.arange(start - 1, max(length - horizon, start))
+                channels.append(torch.full_like(row, c))
+                rows.append(row)
+        if not rows:
+            return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
+        channel, row = torch.cat(channels), torch.cat(rows)
+        if len(row) > MAX_VALIDATION_ORIGINS:
+            rng = torch.Generator().manual_seed(seed)
+            chosen = torch.randperm(len(row), generator=rng)[:MAX_VALIDATION_ORIGINS].sort().values
+            channel, row = channel[chosen], row[chosen]
+        return channel, row

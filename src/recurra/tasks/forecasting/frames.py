@@ -1,0 +1,56 @@
+"""Forecasts as tables, in the kind of frame that the user brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recurra.data.series import Series
+from recurra.tasks.forecasting.schema import Schema
+
+Array = npt.NDArray[np.float64]
+
+
+def quantile_name(level: float) -> str:
+    """Column of a quantile: 'q0.1', 'q0.975'."""
+    return f"q{level:g}"
+
+
+def prediction_frame(
+    schema: Schema,
+    names: Sequence[str],
+    last_index: npt.NDArray[np.int64],
+    quantiles: Array,
+    levels: Sequence[float],
+    backend: Any,
+) -> Any:
+    """Long table: one row per series, target and step ahead.
+
+    Columns: the series column if there is one, the time column, `target` (its name), `step` (1 is
+    the row after the last known one) and one per quantile level. quantiles (S, K, horizon, Q).
+    """
+    import narwhals as nw
+
+    count, targets, horizon, _ = quantiles.shape
+    step = np.tile(np.arange(1, horizon + 1), count * targets)
+    columns: dict[str, Any] = {}
+    if schema.series is not None:
+        columns[schema.series] = np.repeat(
+            np.array(names, dtype=object), targets * horizon
+        ).tolist()
+    times = schema.grid.times(np.repeat(last_index, targets * horizon) + step)
+    columns[schema.time] = times
+    columns["target"] = np.tile(np.repeat(schema.target, horizon), count).tolist()
+    columns["step"] = step
+    flat = quantiles.reshape(-1, quantiles.shape[3])
+    for j, level in enumerate(levels):
+        columns[quantile_name(level)] = flat[:, j]
+    return nw.from_dict(columns, backend=backend).to_native()
+
+
+def last_indices(series: Sequence[Series]) -> npt.NDArray[np.int64]:
+    """Grid index of each series' last row."""
+    return np.array([one.start + len(one.target) - 1 for one in series], dtype=np.int64)

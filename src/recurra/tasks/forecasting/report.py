@@ -1,0 +1,194 @@
+"""The forecaster's report: how it was trained, what it scores, what it forecasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recurra.data.series import SeriesSet
+from recurra.report import charts
+from recurra.report.charts import Fan
+from recurra.report.page import Page
+from recurra.report.results import metric_names
+from recurra.runs import RunFolder, read_json
+from recurra.tasks.forecasting.evaluation import OURS, Evaluation
+from recurra.tasks.forecasting.fitted import Fitted
+from recurra.tasks.forecasting.forecaster import Forecaster
+from recurra.tasks.forecasting.state import TAIL, SeriesState
+from recurra.tasks.forecasting.stream import ForecastStream
+from recurra.training.log import read_log
+
+Array = npt.NDArray[np.float64]
+MAX_CHARTS = 8
+HISTORY_HORIZONS = 4
+"""Rows of history that a fan chart shows, in horizons."""
+
+
+def last_window_fans(evaluation: Evaluation, table: SeriesSet) -> list[Fan]:
+    """The last evaluated window of the first few series and targets, with what happened."""
+    fans = []
+    for n, one in enumerate(table.series):
+        at = np.flatnonzero(evaluation.number == n)
+        if not len(at):
+            continue
+        row, window = int(evaluation.row[at[-1]]), int(at[-1])
+        horizon = evaluation.actual.shape[2]
+        first = max(0, row + 1 - HISTORY_HORIZONS * horizon)
+        times = table.frequency.times(
+            one.start + np.arange(first, row + 1 + horizon, dtype=np.int64)
+        )
+        for k, target in enumerate(evaluation.target):
+            fans.append(
+                Fan(
+                    title=f"{one.name}: {target}" if one.name else target,
+                    times=times,
+                    history=one.target[first : row + 1, k],
+                    levels=evaluation.levels,
+                    quantiles=evaluation.forecasts[OURS][window, k],
+                    actual=evaluation.actual[window, k],
+                )
+            )
+            if len(fans) == MAX_CHARTS:
+                return fans
+    return fans
+
+
+def next_fans(fitted: Fitted, states: Mapping[str, SeriesState]) -> list[Fan]:
+    """What comes after the last known row of the first few series and targets."""
+    if fitted.schema.future:
+        return []
+    stream = ForecastStream(fitted, states)
+    horizon, fans = fitted.settings.horizon, []
+    for name, state in states.items():
+        quantiles = stream.quantiles(name)
+        rows = min(HISTORY_HORIZONS * horizon, state.tail.shape[2])
+        index = np.arange(state.index + 1 - rows, state.index + 1 + horizon, dtype=np.int64)
+        values, age = (state.tail[TAIL.index(part)][:, -rows:] for part in ("values", "age"))
+        for k, target in enumerate(fitted.schema.target):
+            history = np.exp(values[k]) if fitted.schema.log_floor[k] is not None else values[k]
+            fans.append(
+                Fan(
+                    title=f"{name}: {target}" if name else target,
+                    times=fitted.schema.grid.times(index),
+                    history=np.where(age[k] == 0, history, np.nan),
+                    levels=fitted.settings.quantile_levels,
+                    quantiles=quantiles[k],
+                )
+            )
+            if len(fans) == MAX_CHARTS:
+                return fans
+    return fans
+
+
+def add_scores(page: Page, results: Sequence[Mapping[str, Any]], caption: str) -> None:
+    """The table of metrics, one row per model."""
+    names = metric_names(results)
+    rows = [[row["model"], *(row["metrics"].get(name) for name in names)] for row in results]
+    page.table(["model", *names], rows, caption=caption)
+
+
+def add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:
+    """What was inferred from the table, how long training took, and the loss curves."""
+    result = fitted.training["result"]
+    page.heading("Training")
+    for note in fitted.notes:
+        page.text(note)
+    words = f"{result['steps']} steps in {result['seconds']:.0f} s, ended by {result['stopped']}"
+    if result["best_step"] is not None:
+        words += f"; best weights at step {result['best_step']}"
+    page.text(words + f". Seed {fitted.training['seed']}.")
+    if history:
+        page.figure(
+            charts.to_svg(charts.loss_curves(history)), "Loss (pinball, in units of each window)"
+        )
+
+
+def add_evaluation(page: Page, metrics: Mapping[str, Any]) -> None:
+    """Scores, errors by step ahead and calibration, from what `evaluate` left in metrics.json."""
+    page.heading("Scores on rows after the training data")
+    add_scores(page, metrics["results"], metrics["data"])
+    for target, results in metrics.get("targets", {}).items():
+        add_scores(page, results, target)
+    details = metrics.get("details")
+    if not details:
+        return
+    for target, errors in details["error_by_horizon"].items():
+        lines = {model: np.array(values, dtype=np.float64) for model, values in errors.items()}
+        figure = charts.error_by_horizon(lines, "mean |error|", target)
+        page.figure(charts.to_svg(figure), f"{target}: mean absolute error by step ahead")
+    for target, coverage in details["calibration"].items():
+        figure = charts.calibration(details["levels"], coverage, target)
+        page.figure(charts.to_svg(figure), f"{target}: share of values below each quantile")
+
+
+def add_fans(page: Page, fans: Sequence[Fan], heading: str, caption: str) -> None:
+    """Fan charts under a heading of their own."""
+    if not fans:
+        return
+    page.heading(heading)
+    for fan in fans:
+        page.figure(charts.to_svg(charts.fan_charts([fan])), f"{fan.title}: {caption}")
+
+
+def make_report(
+    title: str,
+    fitted: Fitted,
+    history: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any] | None,
+) -> Page:
+    """The report of one run folder."""
+    page = Page(title)
+    add_fans(
+        page, next_fans(fitted, fitted.states), "Forecast", "what comes after the training data"
+    )
+    if metrics is None:
+        page.warning(
+            "This run has not been evaluated: `recurra forecast evaluate` adds the scores."
+        )
+    else:
+        add_evaluation(page, metrics)
+    add_training(page, fitted, history)
+    return page
+
+
+def run_report(run: RunFolder) -> Page:
+    """The report of a run folder, from its files alone."""
+    fitted, _ = Fitted.load(run)
+    metrics = read_json(run.metrics_path) if run.metrics_path.is_file() else None
+    return make_report(f"Forecast: {run.path.name}", fitted, read_log(run.log_path), metrics)
+
+
+def prediction_figure(forecaster: Forecaster, data: Any = None) -> Any:
+    """One picture of the forecasts after the last rows of `data`, or of the training table."""
+    fitted = forecaster.fitted
+    if data is None:
+        return charts.fan_charts(next_fans(fitted, fitted.states))
+    table = forecaster.read(data)
+    return charts.fan_charts(table_fans(fitted, table))
+
+
+def table_fans(fitted: Fitted, table: SeriesSet) -> list[Fan]:
+    """What comes after the last row of the first few series of a table, and their targets."""
+    targets = len(fitted.schema.target)
+    shown = table.series[: -(-MAX_CHARTS // targets)]
+    row = np.array([len(one.target) - 1 for one in shown])
+    quantiles = fitted.quantiles(shown, np.arange(len(shown)), row)
+    horizon = fitted.settings.horizon
+    fans = []
+    for n, one in enumerate(shown):
+        first = max(0, len(one.target) - HISTORY_HORIZONS * horizon)
+        index = one.start + np.arange(first, len(one.target) + horizon, dtype=np.int64)
+        for k, target in enumerate(fitted.schema.target):
+            fans.append(
+                Fan(
+                    title=f"{one.name}: {target}" if one.name else target,
+                    times=table.frequency.times(index),
+                    history=one.target[first:, k],
+                    levels=fitted.settings.quantile_levels,
+                    quantiles=quantiles[n, k],
+                )
+            )
+    return fans[:MAX_CHARTS]

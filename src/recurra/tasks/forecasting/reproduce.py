@@ -1,0 +1,50 @@
+"""Running a forecasting recipe: train on the first part, score the official windows of the rest."""
+
+from __future__ import annotations
+
+import time as clock
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from recurra.data.catalogue import locate
+from recurra.data.recipe import Recipe
+from recurra.errors import ConfigError, DataError
+from recurra.tasks.forecasting.forecaster import Forecaster
+from recurra.tasks.forecasting.outcome import evaluation_outcome
+from recurra.tasks.forecasting.settings import CheckedModel
+
+
+class ForecastingSection(CheckedModel):
+    """The [forecasting] table of a recipe.
+
+    file      the table, inside the data set's folder
+    until     last time to train on; every window after it is scored
+    columns   the arguments of `Forecaster.fit` that name columns
+    settings  the arguments of `Forecaster`; the seed comes from the recipe's seeds
+    """
+
+    file: str
+    until: str
+    columns: dict[str, Any]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    windows: int | None = Field(default=None, ge=1)
+
+
+def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Train with `seed` and score: DESIGN's outcome, with one result list per target.
+
+    Raises: DataError when the recipe's section is wrong or the data are absent.
+    """
+    try:
+        section = ForecastingSection(**recipe.section)
+    except (ConfigError, ValidationError) as error:
+        raise DataError(f"recipe {recipe.name!r}, [forecasting]: {error}") from error
+    path = locate(recipe.dataset) / section.file
+    started = clock.monotonic()
+    forecaster = Forecaster(**section.settings, seed=seed)
+    forecaster.fit(path, **section.columns, until=section.until)
+    evaluation = forecaster.evaluate(path, windows=section.windows)
+    outcome = evaluation_outcome(evaluation, recipe.dataset, clock.monotonic() - started)
+    outcome["training"] = forecaster.fitted.training["result"]
+    return outcome

@@ -1,0 +1,163 @@
+"""What a fitted forecaster knows about its tables: columns, grid, transforms, covariate scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from recurra.data.frequency import Frequency
+from recurra.data.series import Columns, Series, SeriesSet
+from recurra.tasks.forecasting.panel import Panel, make_panel
+
+Array = npt.NDArray[np.float64]
+MIN_RATIO = 0.05
+
+
+class CovariateScale(BaseModel):
+    """Mean and standard deviation of each covariate column over the training rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Array) -> CovariateScale:
+        """Of the columns of `values` (n, columns); a constant column is left as it is."""
+        if not values.shape[1]:
+            return cls(mean=(), deviation=())
+        seen = np.where(np.isfinite(values).any(0), values, 0.0)
+        mean, deviation = np.nanmean(seen, 0), np.nanstd(seen, 0)
+        deviation = np.where(deviation > 1e-12, deviation, 1.0)
+        return cls(mean=tuple(mean.tolist()), deviation=tuple(deviation.tolist()))
+
+    def apply(self, values: Array) -> Array:
+        """Columns in units of their deviation; NaN, where nothing is known, stays."""
+        return np.asarray((values - np.array(self.mean)) / np.array(self.deviation))
+
+
+class Schema(BaseModel):
+    """The table a forecaster was trained on; saved in config.json.
+
+    log_floor holds, per target, None for a target that is modelled as it is, or for one that is
+    modelled by its logarithm the smallest value that is told apart from 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time: str
+    target: tuple[str, ...]
+    series: str | None
+    future: tuple[str, ...]
+    past: tuple[str, ...]
+    static: tuple[str, ...]
+    frequency: dict[str, Any]
+    categories: dict[str, list[str]]
+    time_format: str | None
+    log_floor: tuple[float | None, ...]
+    future_scale: CovariateScale
+    past_scale: CovariateScale
+    static_scale: CovariateScale
+    baseline: Literal["naive", "seasonal_naive"]
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(
+            time=self.time,
+            target=self.target,
+            series=self.series,
+            future=self.future,
+            past=self.past,
+            static=self.static,
+        )
+
+    @property
+    def grid(self) -> Frequency:
+        return Frequency.from_json(self.frequency)
+
+
+def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"]) -> Schema:
+    """The schema of a training table."""
+    columns, series = table.columns, table.series
+    return Schema(
+        time=columns.time,
+        target=columns.target,
+        series=columns.series,
+        future=columns.future,
+        past=columns.past,
+        static=columns.static,
+        frequency=table.frequency.to_json(),
+        categories=dict(table.categories),
+        time_format=table.time_format,
+        log_floor=tuple(
+            log_floor([one.target[:, k] for one in series]) for k in range(len(columns.target))
+        ),
+        future_scale=CovariateScale.of(
+            np.concatenate([one.future[: len(one.target)] for one in series])
+        ),
+        past_scale=CovariateScale.of(np.concatenate([one.past for one in series])),
+        static_scale=CovariateScale.of(np.stack([one.static for one in series])),
+        baseline=baseline,
+    )
+
+
+def log_floor(values: Sequence[Array]) -> float | None:
+    """A tenth of the smallest value when the target suits a logarithm, else None.
+
+    It does when every value is positive and, in nearly all series, the smallest hundredth is no
+    less than a twentieth of the median: growth in proportion to the level, and nothing near 0.
+    """
+    smallest, suited = np.inf, 0
+    for one in values:
+        seen = one[np.isfinite(one)]
+        if not len(seen):
+            suited += 1
+            continue
+        smallest = min(smallest, float(seen.min()))
+        suited += bool(np.quantile(seen, 0.01) >= MIN_RATIO * np.median(seen))
+    if not 0 < smallest < np.inf or suited < 0.95 * len(values):
+        return None
+    return 0.1 * smallest
+
+
+def transform(target: Array, schema: Schema) -> Array:
+    """Targets (n, K) on the scale that is modelled; a log target is cut at its floor."""
+    out = target.copy()
+    for k, floor in enumerate(schema.log_floor):
+        if floor is not None:
+            out[:, k] = np.log(np.maximum(target[:, k], floor))
+    return out
+
+
+def restore(quantiles: Array, target: npt.NDArray[np.int64], schema: Schema) -> Array:
+    """Quantiles (N, horizon, Q) of the targets with numbers (N,), back on the original scale."""
+    logarithm = np.array([floor is not None for floor in schema.log_floor])[target]
+    out = quantiles.copy()
+    out[logarithm] = np.exp(out[logarithm])
+    return out
+
+
+def prepare(series: Series, schema: Schema) -> Series:
+    """The series as the network sees it: targets transformed, covariates scaled."""
+    return replace(
+        series,
+        target=transform(series.target, schema),
+        past=np.nan_to_num(schema.past_scale.apply(series.past)),
+        future=schema.future_scale.apply(series.future),
+        static=np.nan_to_num(schema.static_scale.apply(series.static)),
+    )
+
+
+def build_panel(series: Sequence[Series], schema: Schema, horizon: int) -> Panel:
+    """The panel of raw `series` under `schema`."""
+    grid = schema.grid
+    calendars = [
+        grid.calendar(one.start + np.arange(len(one.target) + horizon, dtype=np.int64))
+        for one in series
+    ]
+    return make_panel([prepare(one, schema) for one in series], calendars, horizon)

@@ -1,0 +1,103 @@
+"""What a forecaster is made of: the validated settings that its config.json holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from recurra.errors import invalid_settings
+from recurra.nn.quantile import check_quantile_levels
+
+QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+SEASON_SMOOTHING = 7
+"""Rows on either side over which last season's value is averaged when the season is long."""
+
+
+class CheckedModel(BaseModel):
+    """Settings that raise a ConfigError naming every value that is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Hidden from type checkers, which know the keyword arguments from the fields above.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                fields = type(self).model_fields
+                raise invalid_settings("forecaster", error.errors(), fields) from None
+
+
+class ModelSettings(CheckedModel):
+    """Shape of the network and of the window that each of its steps sees; checked when made.
+
+    horizon  steps ahead                     context  rows in the window of one step
+    season   rows in one season, 1 for none  stride   rows between two recurrent steps
+    sequence_length  recurrent steps of one training sequence
+    """
+
+    horizon: int = Field(ge=1, le=10_000)
+    context: int = Field(ge=1, le=100_000)
+    season: int = Field(ge=1)
+    stride: int = Field(ge=1)
+    sequence_length: int = Field(ge=1)
+    cell: Literal["gru", "lstm", "rnn"] = "gru"
+    hidden_size: int = Field(default=128, ge=1)
+    num_layers: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+
+    @field_validator("quantile_levels")
+    @classmethod
+    def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return check_quantile_levels(value)
+
+    @property
+    def season_in_window(self) -> bool:
+        """Whether a whole season fits in the window, so that the window itself shows the phase."""
+        return 1 < self.season <= self.context
+
+    @property
+    def long_season(self) -> bool:
+        """Whether the season is longer than the window; last season's rows are then an input."""
+        return self.season > self.context
+
+    @property
+    def reach(self) -> int:
+        """Rows before an origin that its step reads, the origin included."""
+        season = self.season + SEASON_SMOOTHING if self.long_season else 0
+        return max(self.context, season) + self.stride
+
+
+class ForecasterSettings(CheckedModel):
+    """The arguments of `Forecaster`; None leaves a choice to the data."""
+
+    horizon: int = Field(ge=1, le=10_000)
+    context: int | None = Field(default=None, ge=1, le=100_000)
+    season: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1)
+    sequence_length: int | None = Field(default=None, ge=1)
+    cell: Literal["gru", "lstm", "rnn"] = "gru"
+    hidden_size: int = Field(default=128, ge=1)
+    num_layers: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+    minutes: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=48, ge=1)
+    validation: float = Field(default=0.15, ge=0.0, le=0.5)
+    patience: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    frequency: str | None = None
+    duplicates: Literal["error", "mean", "first", "last"] = "error"
+    time_format: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("quantile_levels")
+    @classmethod
+    def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return check_quantile_levels(value)
