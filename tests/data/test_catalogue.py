@@ -41,7 +41,7 @@ TOY = Dataset(
 SERVED = {
     "https://example.org/plain.csv": PLAIN,
     "https://example.org/packed.csv": PACKED,
-    "https://example.org/zipped.txt.gz": gzip.compress(PACKED),
+    "https://example.org/zipped.txt.gz": gzip.compress(PACKED, mtime=0),
 }
 
 
@@ -103,7 +103,9 @@ def test_a_wrong_hash_keeps_nothing_and_replaces_nothing(tmp_path: Path, wrong: 
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [b"not gzip", gzip.compress(PACKED * 1000), gzip.compress(PLAIN)])
+@pytest.mark.parametrize(
+    "wrong", [b"not gzip", gzip.compress(PACKED * 1000, mtime=0), gzip.compress(PLAIN, mtime=0)]
+)
 def test_a_wrong_archive_is_refused_without_being_unpacked_whole(wrong: bytes) -> None:
     with pytest.raises(DataError, match=r"zipped\.txt\.gz"):
         catalogue.get("toy", fetch=serve({**SERVED, "https://example.org/zipped.txt.gz": wrong}))

@@ -40,7 +40,7 @@ def parquet() -> bytes:
         ("a.CSV", b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode()),
         ("b.csv", TEXT.replace(",", ";").encode().rstrip()),
         ("c.csv", TEXT.replace("2.5", '" 2.5 "').replace(",", "\t").encode() + b"\n\n"),
-        ("d.csv.gz", gzip.compress(TEXT.encode())),
+        ("d.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("e.csv.xz", lzma.compress(TEXT.encode())),
         ("f.parquet", parquet()),
     ],
@@ -110,8 +110,12 @@ def test_broken_csv_is_named_with_the_place(
     ("name", "content", "word"),
     [
         ("a.csv.gz", b"plain", "does not decompress"),
-        ("a.csv.gz", gzip.compress(TEXT.encode())[:-9], "does not decompress"),
-        ("a.csv.gz", gzip.compress(TEXT.encode())[:20] + b"\x00" * 30, "does not decompress"),
+        ("a.csv.gz", gzip.compress(TEXT.encode(), mtime=0)[:-9], "does not decompress"),
+        (
+            "a.csv.gz",
+            gzip.compress(TEXT.encode(), mtime=0)[:20] + b"\x00" * 30,
+            "does not decompress",
+        ),
         ("a.csv.xz", lzma.compress(TEXT.encode())[:-9], "does not decompress"),
         ("a.parquet", b"PAR1 but not really", "not a Parquet file"),
         ("a.parquet", parquet()[:-30], "not a Parquet file"),

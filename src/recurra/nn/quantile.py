@@ -47,6 +47,7 @@ class SortedQuantiles(nn.Module):
         >>> sort = SortedQuantiles((0.1, 0.5, 0.9))
         >>> sort(torch.zeros(3)).round(decimals=2)
         tensor([-1.2800,  0.0000,  1.2800])
+
     Source: the increments of incremental quantile functions, Park et al. 2022,
     "Learning Quantile Functions without Quantile Crossing", section 3.
     """

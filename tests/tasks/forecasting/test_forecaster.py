@@ -219,6 +219,17 @@ def test_positive_target_meets_zero_later_without_harm() -> None:
     assert np.isfinite(median(forecaster.predict(later))).all()
 
 
+def test_target_that_was_never_negative_is_never_forecast_to_be() -> None:
+    rain = np.maximum(np.random.default_rng(0).normal(-1, 3, 120), 0.0)
+    rain[-10:] = 0.0
+    frame = ramp(120).with_columns(target=pl.Series(rain))
+    made = fitted_on(frame).predict(frame).select(pl.col("^q.*$")).to_numpy()
+    assert made.min() == 0.0 < made.max()
+    swing = frame.with_columns(target=pl.col("target") - 1)
+    made = fitted_on(swing).predict(swing).select(pl.col("^q.*$")).to_numpy()
+    assert made.min() < 0.0
+
+
 def test_save_and_load_give_the_same_bits(tmp_path: Path) -> None:
     frame = several((60, 90))
     forecaster = fitted_on(frame)

@@ -45,7 +45,8 @@ class Schema(BaseModel):
     """The table a forecaster was trained on; saved in config.json.
 
     log_floor holds, per target, None for a target that is modelled as it is, or for one that is
-    modelled by its logarithm the smallest value that is told apart from 0.
+    modelled by its logarithm the smallest value that is told apart from 0. A target that was never
+    negative is never forecast to be (`non_negative`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Schema(BaseModel):
     categories: dict[str, list[str]]
     time_format: str | None
     log_floor: tuple[float | None, ...]
+    non_negative: tuple[bool, ...]
     future_scale: CovariateScale
     past_scale: CovariateScale
     static_scale: CovariateScale
@@ -96,6 +98,10 @@ def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"])
         time_format=table.time_format,
         log_floor=tuple(
             log_floor([one.target[:, k] for one in series]) for k in range(len(columns.target))
+        ),
+        non_negative=tuple(
+            all(not (one.target[:, k] < 0).any() for one in series)
+            for k in range(len(columns.target))
         ),
         future_scale=CovariateScale.of(
             np.concatenate([one.future[: len(one.target)] for one in series])
@@ -139,6 +145,8 @@ def restore(quantiles: Array, target: npt.NDArray[np.int64], schema: Schema) -> 
     logarithm = np.array([floor is not None for floor in schema.log_floor])[target]
     out = quantiles.copy()
     out[logarithm] = np.exp(out[logarithm])
+    positive = np.array(schema.non_negative)[target]
+    out[positive] = np.maximum(out[positive], 0.0)
     return out
 
 
