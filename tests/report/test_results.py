@@ -50,6 +50,18 @@ def test_seeds_are_combined_as_mean_and_deviation() -> None:
     assert combined["machine"] == "laptop"
 
 
+def test_targets_are_combined_and_shown_one_by_one() -> None:
+    outcomes = [
+        outcome(seed, targets={"rain": [results.make_result("recurra", {"mase": 2 * seed})]})
+        for seed in (0.5, 0.7)
+    ]
+    combined = results.combine(outcomes)
+    assert combined["targets"]["rain"][0]["metrics"]["mase"]["mean"] == pytest.approx(1.2)
+    page = results.format_table("toy", "About.", combined, ["0", "1"])
+    assert page.index("## rain") < page.index("| recurra | measured | 1.2 ± 0.283 |")
+    assert "targets" not in results.combine([outcome(0.5)])
+
+
 def test_a_metric_that_a_seed_lacks_counts_the_others() -> None:
     short = outcome(0.5)
     del short["results"][1]["metrics"]["mase"]

@@ -2,7 +2,8 @@
 
     {"task", "data", "results": [{"model", "source", "metrics"}], "seconds", "machine", "commit"}
 
-A metric is a number, or {"mean", "sd", "n"}.
+A metric is a number, or {"mean", "sd", "n"}. An outcome over several targets may hold one list of
+results for each of them under `targets`.
 
 `evaluate` and `reproduce` print this. Benchmarks keep it in docs/results/NAME/seed-K.json, one file
 for each seed, and docs/results/NAME.md is assembled from those files and from nothing else.
@@ -155,21 +156,30 @@ def combine(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 f"outcomes of {other['task']} on {other['data']!r} and of {first['task']} on "
                 f"{first['data']!r} cannot be combined; expected the same task and data."
             )
-    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for outcome in outcomes:
-        for row in outcome["results"]:
-            rows.setdefault((row["model"], row["source"]), []).append(row["metrics"])
+    targets = {
+        name: _combine_results([outcome["targets"][name] for outcome in outcomes])
+        for name in first.get("targets", {})
+    }
     return {
         "task": first["task"],
         "data": first["data"],
-        "results": [
-            make_result(model, _over_seeds(metrics, source), source)
-            for (model, source), metrics in rows.items()
-        ],
+        "results": _combine_results([outcome["results"] for outcome in outcomes]),
+        **({"targets": targets} if targets else {}),
         "seconds": statistics.fmean(outcome["seconds"] for outcome in outcomes),
         "machine": "; ".join(dict.fromkeys(str(o["machine"]) for o in outcomes)),
         "commit": "; ".join(dict.fromkeys(str(o["commit"]) for o in outcomes)),
     }
+
+
+def _combine_results(several: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for results in several:
+        for row in results:
+            rows.setdefault((row["model"], row["source"]), []).append(row["metrics"])
+    return [
+        make_result(model, _over_seeds(metrics, source), source)
+        for (model, source), metrics in rows.items()
+    ]
 
 
 def _over_seeds(metrics: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:
@@ -211,17 +221,22 @@ def write_table(folder: Path, name: str, description: str) -> Path:
     return target
 
 
+def _format_rows(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = metric_names(results)
+    lines = ["| model | source | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
+    for row in results:
+        values = [format_metric(row["metrics"].get(metric)) for metric in names]
+        lines.append(f"| {row['model']} | {row['source']} | {' | '.join(values)} |")
+    return lines
+
+
 def format_table(
     name: str, description: str, outcome: Mapping[str, Any], seeds: Sequence[str]
 ) -> str:
     """The page of one benchmark, in Markdown."""
-    results = outcome["results"]
-    names = metric_names(results)
-    lines = [f"# {name}", "", description.strip(), ""]
-    lines += ["| model | source | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
-    for row in results:
-        values = [format_metric(row["metrics"].get(metric)) for metric in names]
-        lines.append(f"| {row['model']} | {row['source']} | {' | '.join(values)} |")
+    lines = [f"# {name}", "", description.strip(), "", *_format_rows(outcome["results"])]
+    for target, results in outcome.get("targets", {}).items():
+        lines += ["", f"## {target}", "", *_format_rows(results)]
     several = len(seeds) > 1
     lines += [
         "",

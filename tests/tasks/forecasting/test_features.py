@@ -10,10 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tasks.forecasting.tables import columns, ramp, read, several
+from tests.tasks.forecasting.tables import ramp, read, several
 
-from recurra.tasks.forecasting.features import Steps, extra_size, future_size, make_steps
-from recurra.tasks.forecasting.panel import RunningScale, fill_forward, running_scale
+from recurra.data.series import Columns, read_series
+from recurra.tasks.forecasting.features import (
+    Steps,
+    extra_size,
+    future_size,
+    make_future,
+    make_steps,
+)
+from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward, running_scale
 from recurra.tasks.forecasting.schema import build_panel, learn_schema
 from recurra.tasks.forecasting.settings import ModelSettings
 
@@ -25,11 +32,15 @@ def model(**changes: Any) -> ModelSettings:
     return ModelSettings(**{**usual, **changes})
 
 
+def panel_of(frame: pl.DataFrame, **roles: Any) -> Panel:
+    table = read(frame, **roles)
+    return build_panel(table.series, learn_schema(table, "naive"), HORIZON)
+
+
 def steps_of(frame: pl.DataFrame, settings: ModelSettings, rows: list[int], **roles: Any) -> Steps:
     """Steps at the given rows of the first channel."""
-    table = read(frame, **roles)
-    panel = build_panel(table.series, learn_schema(table, "naive"), settings.horizon)
-    return make_steps(panel, torch.zeros(len(rows), dtype=torch.long), torch.tensor(rows), settings)
+    first = torch.zeros(len(rows), dtype=torch.long)
+    return make_steps(panel_of(frame, **roles), first, torch.tensor(rows), settings)
 
 
 def test_window_of_a_ramp_holds_the_last_rows_in_order() -> None:
@@ -53,13 +64,13 @@ def test_level_is_the_last_value_without_a_season_and_the_season_s_mean_with_one
 
 
 def test_long_season_shows_the_smoothed_rows_of_last_season() -> None:
-    settings = model(season=20)
-    made = steps_of(ramp(80, start=-40.0), settings, [60])
-    value, exists = made.future[0, :, -2].double() * made.scale[0], made.future[0, :, -1]
+    settings, frame = model(season=20), ramp(80, start=-40.0)
+    made = steps_of(frame, settings, [60, 10])
+    future = make_future(panel_of(frame), made, settings)
+    value, exists = future[0, :, -2].double() * made.scale[0], future[:, :, -1]
     # Row 60 + k − 20 has value 60 + k − 20 − 40, and the mean around it is the same on a ramp.
     assert (value + made.level[0]).round().tolist() == [1, 2, 3, 4]
-    assert exists.tolist() == [1, 1, 1, 1]
-    assert steps_of(ramp(80, start=-40.0), settings, [10]).future[0, :, -1].tolist() == [0, 0, 0, 0]
+    assert exists.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("season", [1, 3, 20])
@@ -76,13 +87,12 @@ def test_changing_the_future_moves_no_feature(season: int) -> None:
     table, other = (read(f, **roles) for f in (frame, changed))
     schema = learn_schema(table, "naive")
     row = torch.arange(31)
-    before, after = (
-        make_steps(build_panel(t.series, schema, HORIZON), torch.zeros_like(row), row, settings)
-        for t in (table, other)
-    )
+    panels = [build_panel(t.series, schema, HORIZON) for t in (table, other)]
+    before, after = (make_steps(p, torch.zeros_like(row), row, settings) for p in panels)
     for name in ("window", "extra", "level", "scale"):
         assert torch.equal(getattr(before, name), getattr(after, name)), name
-    assert torch.equal(before.future, after.future)
+    first, second = (make_future(p, before, settings) for p in panels)
+    assert torch.equal(first, second)
 
 
 def test_changing_the_last_row_moves_the_features() -> None:
@@ -106,25 +116,18 @@ def test_sizes_are_as_announced() -> None:
     roles = {"past": ("price", "sky"), "future": ("promo",), "static": ("size",)}
     table = read(several((60, 50)), **roles)
     schema = learn_schema(table, "naive")
-    calendar = len(schema.grid.calendar_names)
-    made = make_steps(
-        build_panel(table.series, schema, HORIZON),
-        torch.tensor([0, 1]),
-        torch.tensor([5, 5]),
-        model(),
-    )
-    past, future, static = 3, 1 + calendar, 1
-    assert made.extra.shape == (2, extra_size(model(), past, future, static, 1))
-    assert made.future.shape == (2, HORIZON, future_size(model(), future))
+    past, future, static = 3, 1 + len(schema.grid.calendar_names), 1
+    panel = build_panel(table.series, schema, HORIZON)
+    for settings in (model(), model(season=20)):
+        made = make_steps(panel, torch.tensor([0, 1]), torch.tensor([5, 5]), settings)
+        assert made.extra.shape == (2, extra_size(settings, past, future, static, 1))
+        ahead = make_future(panel, made, settings)
+        assert ahead.shape == (2, HORIZON, future_size(settings, future))
 
 
 def test_several_targets_see_which_they_are_and_where_all_stand() -> None:
     frame = several((60,))
-    from recurra.data.series import read_series
-
-    both = read_series(
-        frame, columns(series="series").__class__("time", ("target", "other"), "series")
-    )
+    both = read_series(frame, Columns("time", ("target", "other"), "series"))
     panel = build_panel(both.series, learn_schema(both, "naive"), HORIZON)
     made = make_steps(panel, torch.tensor([0, 1]), torch.tensor([30, 30]), model())
     assert made.extra[:, -4:-2].tolist() == [[1, 0], [0, 1]]

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.tasks.forecasting.features import Steps, make_steps
+from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 
 STEPS_AT_ONCE = 32_768
-"""Recurrent steps computed together: bounds memory, changes no number beyond rounding."""
+VALUES_AT_ONCE = 4_194_304
+"""Recurrent steps and forecast values computed together: they bound memory, and change no number
+beyond rounding."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,16 @@ def forecast_rows(network: ForkingNetwork, panel: Panel, channel: Tensor, row: T
     count.scatter_reduce_(0, member, step + 1, "amax")
     shape = (len(row), settings.horizon, len(settings.quantile_levels))
     quantiles = torch.empty(shape, dtype=torch.float64)
+    width = max(1, VALUES_AT_ONCE // (shape[1] * shape[2]))
     for chosen in _groups(count):
         place = torch.full((len(sequence),), -1).scatter_(0, chosen, torch.arange(len(chosen)))
         mine = torch.nonzero(place[member] >= 0).squeeze(1)
         for piece in _pieces(network, panel, sequence[chosen], count[chosen]):
             inside = (step[mine] >= piece.begin) & (step[mine] < piece.begin + piece.count)
             wanted = mine[inside]
-            if len(wanted):
-                at = place[member[wanted]] * piece.count + step[wanted] - piece.begin
-                quantiles[wanted] = _decode(network, piece, at)
+            at = place[member[wanted]] * piece.count + step[wanted] - piece.begin
+            for some, where in zip(torch.split(wanted, width), torch.split(at, width), strict=True):
+                quantiles[some] = _decode(network, panel, piece, where)
     return quantiles
 
 
@@ -119,14 +122,14 @@ def _pieces(
         yield Piece(begin, size, made, embedded, output, state)
 
 
-def _decode(network: ForkingNetwork, piece: Piece, at: Tensor) -> Tensor:
+def _decode(network: ForkingNetwork, panel: Panel, piece: Piece, at: Tensor) -> Tensor:
     """Quantiles on the transformed scale at the steps numbered `at` (N,) of a piece."""
     device = piece.embedded.device
-    made = piece.made
+    made = piece.made.select(at)
     quantiles = network.decode(
-        made.window[at].to(device),
-        made.future[at].to(device),
+        made.window.to(device),
+        make_future(panel, made, network.settings).to(device),
         piece.embedded.flatten(0, 1)[at.to(device)],
         piece.output.flatten(0, 1)[at.to(device)],
     )
-    return made.level[at].unsqueeze(2) + made.scale[at].unsqueeze(2) * quantiles.double().cpu()
+    return made.level.unsqueeze(2) + made.scale.unsqueeze(2) * quantiles.double().cpu()

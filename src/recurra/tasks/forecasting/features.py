@@ -11,7 +11,7 @@ is level + c · o, with o the network's output. A level moving away keeps z in r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,18 +25,22 @@ FLOOR = 0.05
 
 @dataclass(frozen=True)
 class Steps:
-    """Inputs of N steps. P past covariates, F known-future ones and calendar columns, h the
-    horizon.
+    """Inputs of N steps, those at `row` (N,) of `channel` (N,).
 
-    window (N, context) normalised; extra (N, E) further inputs of the step; future (N, h, F')
-    inputs of each step ahead; level, scale (N, 1) float64: forecast = level + scale · output.
+    window (N, context) normalised; extra (N, E) further inputs of the step; level, scale (N, 1)
+    float64: forecast = level + scale · output.
     """
 
+    channel: Tensor
+    row: Tensor
     window: Tensor
     extra: Tensor
-    future: Tensor
     level: Tensor
     scale: Tensor
+
+    def select(self, chosen: Tensor) -> Steps:
+        """The steps with the numbers `chosen`."""
+        return Steps(*(getattr(self, part.name)[chosen] for part in fields(self)))
 
 
 def level_and_scale(
@@ -77,9 +81,6 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
     previous, _ = level_and_scale(before, running, settings)
     age = _gather(panel.age, position[:, None] - back, first, position)
 
-    series_row = panel.row_offset[panel.series[channel]] + row
-    ahead = series_row[:, None] + torch.arange(1, settings.horizon + 1)
-    future = panel.future[ahead]
     extra = [
         (level - panel.mean[position][:, None]) / running,
         torch.log(scale / running),
@@ -87,21 +88,27 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
         (age == 0).double().mean(1, keepdim=True),
         torch.log1p(age[:, -1:]),
         *_past_inputs(panel, channel, row, settings),
-        panel.future[series_row],
+        panel.future[panel.row_offset[panel.series[channel]] + row],
         panel.static[panel.series[channel]],
         *_target_inputs(panel, channel, row),
     ]
-    if settings.long_season:
-        future = torch.cat(
-            (future, *_season_inputs(panel, channel, row, level, scale, settings)), dim=2
-        )
     return Steps(
+        channel=channel,
+        row=row,
         window=((raw - level) / scale).clamp(-CLIP, CLIP).float(),
         extra=torch.cat(extra, dim=1).clamp(-CLIP, CLIP).float(),
-        future=future.clamp(-CLIP, CLIP).float(),
         level=level,
         scale=scale,
     )
+
+
+def make_future(panel: Panel, steps: Steps, settings: ModelSettings) -> Tensor:
+    """Inputs (N, horizon, future_size) of each step ahead: what is known of it beforehand."""
+    start = panel.row_offset[panel.series[steps.channel]] + steps.row
+    parts = [panel.future[start[:, None] + torch.arange(1, settings.horizon + 1)]]
+    if settings.long_season:
+        parts += _season_inputs(panel, steps, settings)
+    return torch.cat(parts, dim=2).clamp(-CLIP, CLIP).float()
 
 
 def _gather(values: Tensor, position: Tensor, first: Tensor, origin: Tensor) -> Tensor:
@@ -133,15 +140,9 @@ def _target_inputs(panel: Panel, channel: Tensor, row: Tensor) -> tuple[Tensor, 
     return which, place
 
 
-def _season_inputs(
-    panel: Panel,
-    channel: Tensor,
-    row: Tensor,
-    level: Tensor,
-    scale: Tensor,
-    settings: ModelSettings,
-) -> tuple[Tensor, Tensor]:
+def _season_inputs(panel: Panel, steps: Steps, settings: ModelSettings) -> list[Tensor]:
     """A season ago, for each step ahead: the value, smoothed, and whether there is one."""
+    channel, row = steps.channel, steps.row
     ahead = torch.arange(1, settings.horizon + 1)
     seasons = torch.div(ahead - 1, settings.season, rounding_mode="floor") + 1
     same_phase = row[:, None] + ahead - settings.season * seasons
@@ -151,6 +152,6 @@ def _season_inputs(
     exists = same_phase >= (first - offset)[:, None]
     position = torch.maximum(offset[:, None, None] + rows, first[:, None, None])
     position = torch.minimum(position, (offset + row)[:, None, None])
-    value = (panel.values[position].mean(2) - level) / scale
+    value = (panel.values[position].mean(2) - steps.level) / steps.scale
     value = torch.where(exists, value, 0.0)
-    return value.unsqueeze(2), exists.double().unsqueeze(2)
+    return [value.unsqueeze(2), exists.double().unsqueeze(2)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
 from recurra.tasks.forecasting.encode import forecast_rows
-from recurra.tasks.forecasting.features import Steps, make_steps
+from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 
@@ -23,6 +23,7 @@ class Batch:
     """B sequences of T steps. truth (B, T, h) is in units of each step; NaN where not counted."""
 
     steps: Steps
+    future: Tensor
     truth: Tensor
     lengths: Tensor
 
@@ -89,7 +90,8 @@ class ForecastTask:
         )[:, :, None]
         shape = (len(channel), settings.sequence_length)
         truth = ((truth - made.level) / made.scale).float().view(*shape, -1)
-        return Batch(made, torch.where(counted, truth, torch.nan), lengths)
+        future = make_future(self.panel, made, settings)
+        return Batch(made, future, torch.where(counted, truth, torch.nan), lengths)
 
     def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
         """Pinball loss over all levels, steps, and steps ahead whose truth is known."""
@@ -98,7 +100,7 @@ class ForecastTask:
         quantiles = self.model(
             batch.steps.window.view(*shape, -1).to(device),
             batch.steps.extra.view(*shape, -1).to(device),
-            batch.steps.future.view(*shape, *batch.steps.future.shape[1:]).to(device),
+            batch.future.view(*shape, *batch.future.shape[1:]).to(device),
             batch.lengths,
         )
         truth = batch.truth.to(device)

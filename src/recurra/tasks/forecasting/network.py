@@ -100,7 +100,8 @@ class ForkingNetwork(nn.Module):
     def decode(self, window: Tensor, future: Tensor, embedded: Tensor, output: Tensor) -> Tensor:
         """Quantiles (..., horizon, Q) from the recurrence's output and the step's own inputs."""
         mixed = self.dropout(self.act(self.mix(torch.cat((output, embedded), dim=-1))))
-        free = self.direct(mixed).view(*mixed.shape[:-1], self.settings.horizon, -1)
+        shape = (self.settings.horizon, len(self.settings.quantile_levels))
+        free = self.direct(mixed).view(*mixed.shape[:-1], *shape)
         if self.local is not None:
             free = free + self.local(mixed, future)
         centre: Tensor = self.skip(window)

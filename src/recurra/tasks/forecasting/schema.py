@@ -152,11 +152,15 @@ def restore(quantiles: Array, target: npt.NDArray[np.int64], schema: Schema) -> 
 
 def prepare(series: Series, schema: Schema) -> Series:
     """The series as the network sees it: targets transformed, covariates scaled."""
+    # Beyond the last row NaN stays, for `check_future` to find; a gap in the past is the mean.
+    future = schema.future_scale.apply(series.future)
+    rows = len(series.target)
+    future[:rows] = np.nan_to_num(future[:rows])
     return replace(
         series,
         target=transform(series.target, schema),
         past=np.nan_to_num(schema.past_scale.apply(series.past)),
-        future=schema.future_scale.apply(series.future),
+        future=future,
         static=np.nan_to_num(schema.static_scale.apply(series.static)),
     )
 

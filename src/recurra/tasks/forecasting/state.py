@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recurra.tasks.forecasting.encode import final_states
-from recurra.tasks.forecasting.features import make_steps
+from recurra.tasks.forecasting.features import make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel, RunningScale
 from recurra.tasks.forecasting.settings import ModelSettings
@@ -160,7 +160,8 @@ def forecast(network: ForkingNetwork, state: SeriesState, ahead: Array) -> Array
     output = state.recurrent[0][:, (state.rows - 1) % settings.stride, -1]
     with torch.no_grad():
         embedded = network.embed_steps(made.window, made.extra)
-        quantiles = network.decode(made.window, made.future, embedded, output)
+        future = make_future(panel, made, settings)
+        quantiles = network.decode(made.window, future, embedded, output)
     scaled = made.level.unsqueeze(2) + made.scale.unsqueeze(2) * quantiles.double()
     return np.asarray(scaled.numpy())
 
