@@ -151,9 +151,16 @@ def test_known_future_is_kept_after_the_last_target() -> None:
     assert first.future[:, 0].tolist() == [10, 11, 12, 13, 13, 15]
     assert first.past[:, 0].tolist() == [1, 1]
     assert (second.extra, second.future[:, 0].tolist()) == (0, [20, 20, 22])
-    assert second.past[:, 0].tolist() == [8, 8, 9]
-    assert "2 missing value(s) of 'p' were filled by the last known one" in data.notes
-    assert "2 missing value(s) of 'f' were filled by the last known one" in data.notes
+    assert np.isnan(second.past[0, 0])
+    assert second.past[1:, 0].tolist() == [8, 9]
+    assert (
+        "2 missing value(s) of 'p' count as the last known one, or as unknown before it"
+        in data.notes
+    )
+    assert (
+        "2 missing value(s) of 'f' count as the last known one, or as unknown before it"
+        in data.notes
+    )
 
 
 def test_the_future_of_a_covariate_does_not_reach_the_past() -> None:
@@ -162,6 +169,10 @@ def test_the_future_of_a_covariate_does_not_reach_the_past() -> None:
     after = before.with_columns(p=pl.Series([1.0, None, 3, None, None, 99]))
     one, two = (read_series(table, columns).series[0].past for table in (before, after))
     assert one[:5].tolist() == two[:5].tolist() == [[1], [1], [3], [3], [3]]
+    late = before.with_columns(p=pl.Series([None, None, 3.0, None, None, None]))
+    filled = read_series(late, columns).series[0].past[:, 0]
+    assert np.isnan(filled[:2]).all()
+    assert filled[2:].tolist() == [3, 3, 3, 3]
 
 
 def test_words_become_one_hot_columns_that_are_used_again() -> None:
@@ -241,7 +252,6 @@ def test_the_order_of_day_and_month_is_reported_for_further_tables() -> None:
         ({"t": [*days(2), None, "2024-01-02"]}, ["series 'b', row 3: no time in the column 't'"]),
         ({"t": [*days(3), "soon"]}, ["series 'b', row 4: cannot read the time 'soon'"]),
         ({"id": ["a", "a", None, "b"]}, ["row 3: no value in the column 'id'"]),
-        ({"p": [1, 2, None, None]}, ["series 'b' has no value of the covariate 'p'"]),
         ({"p": [1, 2, -np.inf, 3]}, ["series 'b', row 3: 'p' is -inf"]),
         ({"p": [np.datetime64("2024-01-01", "ns")] * 4}, ["covariate 'p' holds dates"]),
         ({"s": [1, 1, 1, 2]}, ["series 'b'", "'s' is not the same in row 3 and row 4"]),

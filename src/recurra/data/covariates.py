@@ -126,32 +126,21 @@ def fill_forward(
     values: npt.NDArray[np.float64],
     offsets: Indices,
     covariates: Covariates,
-    names: list[str],
     spans: Sequence[Span],
 ) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Fill missing values by the last known one of the same series, leading ones by the first.
+    """Fill missing values by the last known one of the same series; leading ones stay missing.
+
+    Filling those as well, from later rows, would let the future into the past.
 
     Shapes: values (rows, width), offsets (series + 1,) where each series begins and the end.
-    The notes count what was filled in the spans' rows only: others are not used.
-
-    Raises: DataError when a series has no value of a covariate at all.
+    The notes count what was missing in the spans' rows only: others are not used.
     """
     missing = np.isnan(values)
     notes = []
     rows = np.arange(len(values))[:, None]
     begin = np.repeat(offsets[:-1], np.diff(offsets))[:, None]
-    end = np.repeat(offsets[1:], np.diff(offsets))[:, None]
     last = np.maximum.accumulate(np.where(missing, -1, rows), axis=0)
-    next_ = np.minimum.accumulate(np.where(missing, len(values), rows)[::-1], axis=0)[::-1]
-    chosen = np.where(last >= begin, last, next_)
-    empty = np.argwhere(chosen >= end)
-    if empty.size:
-        row, feature = empty[0]
-        name = names[int(np.searchsorted(offsets, row, side="right")) - 1]
-        raise DataError(
-            f"{called(name)} has no value of the covariate {covariates.source[feature]!r}; "
-            "expected at least one. Leave the covariate out, or the series."
-        )
+    chosen = np.where(last >= begin, last, rows)
     used = np.zeros(len(values), bool)
     for span in spans:
         used[span.top : span.end] = True
@@ -159,7 +148,8 @@ def fill_forward(
         count = int((missing[:, covariates.source.index(column)] & used).sum())
         if count:
             notes.append(
-                f"{count} missing value(s) of {column!r} were filled by the last known one"
+                f"{count} missing value(s) of {column!r} count as the last known one, "
+                "or as unknown before it"
             )
     return np.take_along_axis(values, chosen, axis=0), notes
 

@@ -87,8 +87,8 @@ def lay_out(rows: Rows, duplicates: str, where: Where) -> tuple[list[Laid], list
     if trimmed:
         notes.append(f"{trimmed} leading row(s) without a target were left out")
     filled_past = [Span(span.top, span.stop, span.stop) for span in spans]
-    past, past_notes = fill_forward(past, offsets, rows.past, rows.names, filled_past)
-    future, future_notes = fill_forward(future, offsets, rows.future, rows.names, spans)
+    past, past_notes = fill_forward(past, offsets, rows.past, filled_past)
+    future, future_notes = fill_forward(future, offsets, rows.future, spans)
     series = [
         Laid(
             int(first[number]) + span.top - int(offsets[number]),
