@@ -19,6 +19,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+LISTED = 20
+"""Valid names that a message lists; more are counted."""
+
 
 class RecurraError(Exception):
     """Base of all errors raised on purpose; the command line prints it and exits with 1."""
@@ -71,7 +74,9 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    listed = ", ".join(repr(n) for n in names) or "none"
+    listed = ", ".join(repr(n) for n in names[:LISTED]) or "none"
+    if len(names) > LISTED:
+        listed += f" and {len(names) - LISTED} more"
     return f"unknown {kind} {name!r}{hint} Valid: {listed}."
 
 
