@@ -41,11 +41,13 @@ def test_interval_holds_its_share_of_the_errors_it_was_made_from() -> None:
 
 def test_ets_is_refused_with_a_reason() -> None:
     if importlib.util.find_spec("statsforecast") is None:
-        assert "not installed" in str(baselines.why_no_ets([np.arange(50.0)]))
+        assert "not installed" in str(baselines.why_no_ets([np.arange(50.0)], 1))
         return
-    assert "3 values" in str(baselines.why_no_ets([np.arange(3.0)]))
-    assert "401 windows" in str(baselines.why_no_ets([np.arange(50.0)] * 401))
-    assert baselines.why_no_ets([np.arange(50.0)]) is None
+    assert "3 values" in str(baselines.why_no_ets([np.arange(3.0)], 1))
+    many = [np.arange(2500.0)] * 100
+    assert baselines.why_no_ets(many, 1) is None
+    assert "100 windows" in str(baselines.why_no_ets(many, 24))
+    assert baselines.why_no_ets(many, 365) is None  # such a season is beyond it and left out
 
 
 def test_ets_forecasts_a_season_that_it_can_see() -> None:

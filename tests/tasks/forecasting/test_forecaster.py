@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tasks.forecasting.tables import QUICK, fitted_on, ramp, several
+from tests.tasks.forecasting.tables import QUICK, days, fitted_on, ramp, several, wave
 
 from recurra import Forecaster
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
@@ -212,11 +212,72 @@ def test_zero_series_is_forecast_as_zero() -> None:
 def test_positive_target_meets_zero_later_without_harm() -> None:
     frame = several((80,))
     forecaster = fitted_on(frame)
-    assert forecaster.fitted.schema.log_floor[0] is not None
+    assert forecaster.fitted.schema.logarithm == (True,)
     later = frame.with_columns(
         target=pl.when(pl.arange(80) > 70).then(0.0).otherwise(pl.col("target"))
     )
     assert np.isfinite(median(forecaster.predict(later))).all()
+
+
+def test_new_series_of_another_size_keeps_its_size() -> None:
+    frame = pl.DataFrame({"series": ["a"] * 99, "time": days(99), "target": 100 * wave(99)})
+    forecaster = fitted_on(frame)
+    assert forecaster.fitted.schema.logarithm == (True,)
+    small = frame.with_columns(series=pl.lit("b"), target=pl.col("target") / 1e4)
+    assert median(forecaster.predict(small)) == pytest.approx(
+        median(forecaster.predict(frame)) / 1e4, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_refused_fit_leaves_the_run_that_is_there(tmp_path: Path, force: bool) -> None:
+    frame = several((60,))
+    Forecaster(horizon=3, **QUICK).fit(frame, out=tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    one_row = frame.head(1)
+    with pytest.raises((DataError, RunError)):
+        Forecaster(horizon=3, **QUICK).fit(one_row, out=tmp_path / "run", force=force)
+    if not torch.cuda.is_available():
+        with pytest.raises((ConfigError, RunError)):
+            Forecaster(horizon=3, device="cuda", **QUICK).fit(
+                frame, out=tmp_path / "run", force=force
+            )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+def test_until_between_rows_is_the_row_before_and_a_date_is_the_whole_day() -> None:
+    hours = np.datetime64("2024-01-01T00", "us") + np.arange(24 * 20) * np.timedelta64(1, "h")
+    hourly = pl.DataFrame({"time": hours, "target": wave(480, 24)})
+    forecaster = Forecaster(horizon=3, **QUICK).fit(hourly, until="2024-01-15")
+    assert str(forecaster.predict()["time"][0]) == "2024-01-16 00:00:00"
+    forecaster.fit(hourly, until="2024-01-15 06:30")
+    assert str(forecaster.predict()["time"][0]) == "2024-01-15 07:00:00"
+
+
+@pytest.mark.parametrize("name", ["step", "target"])
+def test_columns_that_would_meet_those_of_forecasts_are_refused(name: str) -> None:
+    frame = ramp(60).rename({"target": "units"}).rename({"time": name})
+    with pytest.raises(ConfigError, match=f"column '{name}' has a name that forecasts use"):
+        Forecaster(horizon=3, **QUICK).fit(frame, time=name, target="units")
+
+
+def test_values_too_large_to_square_are_refused() -> None:
+    frame = ramp(60).with_columns(target=pl.when(pl.arange(60) == 30).then(1e200).otherwise(-1.0))
+    with pytest.raises(DataError, match=r"1e\+200; expected values up to 1e\+100"):
+        fitted_on(frame)
+
+
+def test_covariate_unknown_at_first_lets_no_later_value_in() -> None:
+    frame = several((90,))
+    late = frame.with_columns(price=pl.when(pl.arange(90) >= 70).then(pl.col("price")))
+    other = late.with_columns(price=5 - 3 * pl.col("price"))
+    forecaster = Forecaster(horizon=5, **{**QUICK, "steps": 30})
+    forecaster.fit(frame, past="price", until="2020-02-20")
+    first, second = (forecaster.evaluate(f) for f in (late, other))
+    early = first.row < 69
+    assert early.any()
+    same = first.forecasts["recurra"][early] == second.forecasts["recurra"][early]
+    assert same.all()
 
 
 def test_target_that_was_never_negative_is_never_forecast_to_be() -> None:
@@ -285,9 +346,9 @@ def test_resume_on_another_table_is_refused(tmp_path: Path) -> None:
     frame = several((60,))
     Forecaster(horizon=3, **QUICK).fit(frame, out=tmp_path / "run")
     other = frame.with_columns(target=pl.col("target") + 1)
-    with pytest.raises(RunError, match="another table"):
+    with pytest.raises(RunError, match="other rows or columns"):
         Forecaster(horizon=3, **QUICK).fit(other, out=tmp_path / "run", resume=True)
-    with pytest.raises(RunError, match="another seed"):
+    with pytest.raises(RunError, match=r"seed=0 \(now 1\)"):
         Forecaster(horizon=3, seed=1, **QUICK).fit(frame, out=tmp_path / "run", resume=True)
 
 
@@ -319,7 +380,7 @@ def test_random_table_gives_finite_forecasts_or_a_clear_error(
         }
     )
     forecaster = Forecaster(horizon=3, **QUICK, frequency="1d", duplicates="last")
-    if sum(value is not None and np.isfinite(value) for value in dict(rows).values()) < 2:
+    if sum(value is not None and np.isfinite(value) for value in dict(rows).values()) <= 3:
         with contextlib.suppress(DataError):
             forecaster.fit(frame)
         return

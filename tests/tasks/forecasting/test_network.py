@@ -39,6 +39,13 @@ def test_untrained_median_is_the_baseline(baseline: str, season: int, horizon: i
     assert made == pytest.approx(wanted, rel=1e-5)
 
 
+def test_untrained_season_longer_than_the_window_is_not_smeared_when_it_is_short() -> None:
+    frame = ramp(100).with_columns(target=wave(100, noise=0) - 10)
+    fitted = untrained(frame, "seasonal_naive", 7, season=7, context=5)
+    made = fitted.quantiles(read(frame).series, np.array([0]), np.array([90]))[0, 0, :, 1]
+    assert made == pytest.approx(frame["target"].to_numpy()[84:91], abs=1e-4)
+
+
 def test_untrained_long_season_starts_at_last_season_smoothed() -> None:
     frame = ramp(90, start=-45.0)
     fitted = untrained(frame, "seasonal_naive", season=20)

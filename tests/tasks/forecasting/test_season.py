@@ -42,6 +42,19 @@ def test_longer_season_wins_only_when_it_is_much_closer() -> None:
     assert detect_season([day * weekend], (24, 168)) == 168
 
 
+def test_empty_channels_do_not_hide_a_season() -> None:
+    waves = [wave(200, seed=seed) for seed in range(9)]
+    assert detect_season([*waves, np.full(200, np.nan)], (7, 365)) == 7
+
+
+def test_sample_is_not_always_the_same_target() -> None:
+    channels = []
+    for seed in range(64):
+        channels.append(np.cumsum(np.random.default_rng(seed).standard_normal(200)))
+        channels += [wave(200, seed=3 * seed + k) for k in range(3)]
+    assert detect_season(channels, (7,)) == 7
+
+
 def test_season_needs_two_periods_of_data() -> None:
     assert np.isnan(season_ratio(wave(13, period=7), 7))
 

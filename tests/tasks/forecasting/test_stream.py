@@ -103,6 +103,58 @@ def test_two_streams_never_touch() -> None:
     assert made == wanted
 
 
+def test_missing_text_covariate_is_carried_on_as_in_batch() -> None:
+    frame = several((60,)).with_columns(
+        sky=pl.when((pl.arange(60) < 40) | (pl.arange(60) % 3 != 0)).then(pl.col("sky"))
+    )
+    forecaster = Forecaster(horizon=3, **{**QUICK, "steps": 60}, context=8)
+    forecaster.fit(frame.head(40), past="sky")
+    stream = forecaster.stream()
+    for row in range(40, 50):
+        answer = stream.push(frame.row(row, named=True))
+        assert medians(answer) == pytest.approx(batch(forecaster, frame.head(row + 1)), rel=1e-6)
+
+
+def test_covariate_unknown_at_first_equals_batch() -> None:
+    frame = several((60, 60))
+    forecaster = Forecaster(horizon=3, **{**QUICK, "steps": 60}, context=8)
+    forecaster.fit(frame.filter(pl.col("series") == "s0"), past="price")
+    fresh = frame.filter(pl.col("series") == "s1").with_columns(
+        price=pl.when(pl.arange(60) > 3).then(pl.col("price"))
+    )
+    stream = forecaster.stream()
+    for row in range(8):
+        answer = stream.push(fresh.row(row, named=True))
+        wanted = batch(forecaster, fresh.head(row + 1).with_columns(pl.col("price").cast(float)))
+        assert medians(answer) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_target_that_begins_later_equals_batch_and_does_not_look_ahead() -> None:
+    whole = several((80,))
+    frame = whole.with_columns(other=pl.when(pl.arange(80) >= 60).then(pl.col("other")))
+    forecaster = Forecaster(horizon=3, season=30, context=8, **{**QUICK, "steps": 60})
+    forecaster.fit(whole, target=("target", "other"))
+    stream = forecaster.stream(frame.head(50))
+    table = forecaster.read(frame)
+    for row in range(50, 70):
+        answer = stream.push(frame.row(row, named=True))
+        inside = forecaster.fitted.quantiles(table.series, np.array([0]), np.array([row]))
+        for k, target in enumerate(("target", "other")):
+            wanted = batch(forecaster, frame.head(row + 1), target)
+            assert medians(answer, target) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            assert inside[0, k, :, 4] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_state_is_a_value_that_a_stream_can_be_put_back_to() -> None:
+    frame = several((60,))
+    stream = fitted_on(frame.head(50), context=8).stream()
+    before = stream.state
+    events = [frame.row(row, named=True) for row in range(50, 54)]
+    first = [stream.push(event) for event in events]
+    stream.restore(before)
+    assert [stream.push(event) for event in events] == first
+
+
 def test_state_does_not_grow() -> None:
     forecaster = fitted_on(ramp(60), context=8)
     stream = forecaster.stream()
@@ -128,6 +180,9 @@ def test_refused_event_leaves_the_stream_as_it_was() -> None:
         ({"time": "2020-02-20", "target": float("inf")}, "inf; expected a finite number"),
         ({"time": "2120-02-20", "target": 1.0}, "expected at most 10000"),
         ({"time": "yesterday", "target": 1.0}, "yesterday"),
+        ({"time": "2020-02-20", "target": 10**400}, "expected a finite number"),
+        ({"time": "2020-02-20", "target": 1e200}, "expected values up to"),
+        ({"time": 10**30, "target": 1.0}, "too large for a time"),
     ]
     for event, words in bad:
         with pytest.raises(DataError, match=words):
@@ -140,8 +195,13 @@ def test_missing_future_covariates_are_named() -> None:
     forecaster = fitted_on(frame, horizon=3, context=8)
     forecaster.fit(frame, future="promo")
     event = {"series": "s0", "time": "2020-03-01", "target": 1.0, "promo": True}
-    with pytest.raises(DataError, match="'future' has none rows; expected 3"):
+    with pytest.raises(DataError, match="'future' has no rows; expected 3"):
         forecaster.stream().push(event)
+    for future in ([1, 2, 3], [{"promo": 1}, {}, None], ["a", "b", "c"]):
+        with pytest.raises(DataError, match="something else than objects"):
+            forecaster.stream().push({**event, "future": future})
+    with pytest.raises(DataError, match="lacks a number for one of promo"):
+        forecaster.stream().push({**event, "future": [{}, {}, {}]})
 
 
 def test_new_series_waits_for_its_first_value() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,13 @@ import numpy.typing as npt
 from recurra.tasks.forecasting.panel import fill_forward
 
 Array = npt.NDArray[np.float64]
-MAX_FITS = 400
-"""Statistical models are fitted anew for every window; above this many they would take minutes."""
+LOOK_BACK = 64
+MAX_ETS_COST = 1_000_000
+"""Rows that AutoETS may be fitted to in all, which takes about a minute; it is fitted anew for
+every window, and a season makes a row cost several times as much."""
+SEASONAL_COST = 6
 MAX_ETS_SEASON = 24
+MAX_ETS_ROWS = 2000
 MIN_ETS_ROWS = 10
 
 
@@ -25,7 +30,11 @@ def naive(history: Array, horizon: int) -> Array:
 
 def seasonal_naive(history: Array, horizon: int, season: int) -> Array:
     """The last season, repeated: (horizon,). With less than a season of history, `naive`."""
-    filled, _ = fill_forward(history)
+    # The end is enough, and quick, when it shows what came before its last season.
+    end = history[-2 * season - LOOK_BACK :]
+    if len(end) < len(history) and not np.isfinite(end[:-season]).any():
+        end = history
+    filled, _ = fill_forward(end)
     if len(filled) < season:
         season = 1
     return np.asarray(filled[len(filled) - season + np.arange(horizon) % season])
@@ -67,16 +76,35 @@ def naive_quantiles(
     return np.stack(out)
 
 
-def why_no_ets(histories: Sequence[Array]) -> str | None:
+def why_no_ets(histories: Sequence[Array], season: int) -> str | None:
     """Why AutoETS cannot be run on these histories, or None when it can."""
     if importlib.util.find_spec("statsforecast") is None:
         return "statsforecast is not installed (pip install 'recurra[baselines]')"
-    if len(histories) > MAX_FITS:
-        return f"it is fitted anew for each of {len(histories)} windows, more than {MAX_FITS}"
+    seasonal = SEASONAL_COST if 1 < season <= MAX_ETS_SEASON else 1
+    cost = seasonal * sum(min(len(history), MAX_ETS_ROWS) for history in histories)
+    if cost > MAX_ETS_COST:
+        return (
+            f"fitting it anew for {len(histories)} windows of up to {MAX_ETS_ROWS} rows would take "
+            "minutes; ask for fewer windows (--windows)"
+        )
     shortest = min(int(np.isfinite(history).sum()) for history in histories)
     if shortest < MIN_ETS_ROWS:
         return f"a history has {shortest} values, fewer than {MIN_ETS_ROWS}"
     return None
+
+
+def ets_limits(histories: Sequence[Array], season: int) -> tuple[str, ...]:
+    """What AutoETS is not given, in words."""
+    notes = []
+    if season > MAX_ETS_SEASON:
+        notes.append(
+            f"auto_ets knows no season here: {season} rows are more than the {MAX_ETS_SEASON} that "
+            "it can take"
+        )
+    longest = max(len(history) for history in histories)
+    if longest > MAX_ETS_ROWS:
+        notes.append(f"auto_ets is fitted to the last {MAX_ETS_ROWS} of up to {longest} rows")
+    return tuple(notes)
 
 
 def auto_ets(
@@ -84,17 +112,18 @@ def auto_ets(
 ) -> Array:
     """Quantiles (N, horizon, Q) of statsforecast's AutoETS, fitted to each history.
 
-    Seasons longer than 24 rows are beyond it and are left out. Gaps are filled forward, as it takes
-    none. Source: Hyndman et al. 2002, "A state space framework for automatic forecasting using
+    Seasons longer than 24 rows are beyond it and are left out, as are rows before the last 2,000.
+    Gaps are filled forward, as it takes none.
+    Source: Hyndman et al. 2002, "A state space framework for automatic forecasting using
     exponential smoothing methods".
     """
     from statsforecast.models import AutoETS
 
-    widths = sorted({round(100 * abs(2 * level - 1)) for level in levels} - {0})
+    widths: list[Any] = sorted({_width(level) for level in levels} - {0})
     out = []
     for history in histories:
         filled, _ = fill_forward(history)
-        seen = filled[np.argmax(np.isfinite(history)) :]
+        seen = filled[np.argmax(np.isfinite(history)) :][-MAX_ETS_ROWS:]
         period = season if season <= MAX_ETS_SEASON and len(seen) >= 2 * season else 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -102,7 +131,13 @@ def auto_ets(
         columns = []
         for level in levels:
             side = "hi" if level > 0.5 else "lo"
-            name = "mean" if level == 0.5 else f"{side}-{round(100 * abs(2 * level - 1))}"
+            name = "mean" if level == 0.5 else f"{side}-{_width(level)}"
             columns.append(np.asarray(made[name], dtype=np.float64))
         out.append(np.stack(columns, axis=1))
     return np.stack(out)
+
+
+def _width(level: float) -> float:
+    """Width in per cent of the interval that ends at a quantile, a whole number where it is one."""
+    width = round(100 * abs(2 * level - 1), 6)
+    return int(width) if width == int(width) else width

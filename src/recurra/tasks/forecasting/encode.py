@@ -17,11 +17,13 @@ from torch import Tensor
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
+from recurra.tasks.forecasting.settings import ModelSettings
 
 STEPS_AT_ONCE = 32_768
+INPUTS_AT_ONCE = 8_388_608
 VALUES_AT_ONCE = 4_194_304
-"""Recurrent steps and forecast values computed together: they bound memory, and change no number
-beyond rounding."""
+"""Recurrent steps, window values and forecast values computed together: they bound memory, and
+change no number beyond rounding."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def forecast_rows(network: ForkingNetwork, panel: Panel, channel: Tensor, row: T
     shape = (len(row), settings.horizon, len(settings.quantile_levels))
     quantiles = torch.empty(shape, dtype=torch.float64)
     width = max(1, VALUES_AT_ONCE // (shape[1] * shape[2]))
-    for chosen in _groups(count):
+    for chosen in _groups(count, settings):
         place = torch.full((len(sequence),), -1).scatter_(0, chosen, torch.arange(len(chosen)))
         mine = torch.nonzero(place[member] >= 0).squeeze(1)
         for piece in _pieces(network, panel, sequence[chosen], count[chosen]):
@@ -75,7 +77,7 @@ def final_states(network: ForkingNetwork, panel: Panel) -> tuple[Tensor, ...]:
     tensors = 2 if settings.cell == "lstm" else 1
     shape = (len(sequence), settings.num_layers, settings.hidden_size)
     out = tuple(torch.zeros(shape) for _ in range(tensors))
-    for chosen in _groups(count):
+    for chosen in _groups(count, settings):
         state: Any = None
         for piece in _pieces(network, panel, sequence[chosen], count[chosen]):
             state = piece.state
@@ -86,12 +88,16 @@ def final_states(network: ForkingNetwork, panel: Panel) -> tuple[Tensor, ...]:
     return tuple(tensor.view(panel.channels, stride, *tensor.shape[1:]) for tensor in out)
 
 
-def _groups(count: Tensor) -> Iterator[Tensor]:
+def _steps_at_once(settings: ModelSettings) -> int:
+    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.context))
+
+
+def _groups(count: Tensor, settings: ModelSettings) -> Iterator[Tensor]:
     """Numbers of the sequences to run side by side: alike in length, and not too many at once."""
     order = torch.argsort(count, descending=True, stable=True)
     start = 0
     while start < len(order):
-        width = max(1, STEPS_AT_ONCE // max(int(count[order[start]]), 1))
+        width = max(1, _steps_at_once(settings) // max(int(count[order[start]]), 1))
         yield order[start : start + width]
         start += width
 
@@ -105,7 +111,7 @@ def _pieces(
     channel = torch.div(sequence, settings.stride, rounding_mode="floor")
     phase = (sequence % settings.stride)[:, None]
     last_row = (panel.length[channel] - 1)[:, None]
-    width = max(1, STEPS_AT_ONCE // len(sequence))
+    width = max(1, _steps_at_once(settings) // len(sequence))
     state: Any = None
     for begin in range(0, int(count.max()), width):
         size = min(width, int(count.max()) - begin)

@@ -13,19 +13,19 @@ from recurra.data.series import Series
 from recurra.errors import ConfigError, DataError
 from recurra.tasks.forecasting import baselines
 from recurra.tasks.forecasting.fitted import Fitted
-from recurra.tasks.forecasting.metrics import mase_scale, score
+from recurra.tasks.forecasting.metrics import METRICS, mase_scale, score
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 OURS = "recurra"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Forecasts and truth of N windows, K targets, horizon h, Q levels.
 
     forecasts: per model (N, K, h, Q); actual (N, K, h), NaN where missing; number (N,) of the
-    window's series; row (N,) of its last known row; scale (S, K) for MASE, S the series.
+    window's series; row (N,) of its last known row; scale (N, K) of its series for MASE.
     """
 
     target: tuple[str, ...]
@@ -35,7 +35,18 @@ class Evaluation:
     number: Integers
     row: Integers
     scale: Array
+    season: int = 1
     notes: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        """The table of scores over all targets."""
+        rows = self.results()
+        names = list(METRICS)
+        lines = ["  ".join([f"{'model':16}", *(f"{name:>11}" for name in names)])]
+        for row in rows:
+            values = [f"{row['metrics'].get(name, float('nan')):11.4g}" for name in names]
+            lines.append("  ".join([f"{row['model']:16}", *values]))
+        return "\n".join([*lines, f"{self.windows} windows", *self.notes])
 
     @property
     def windows(self) -> int:
@@ -46,7 +57,7 @@ class Evaluation:
         chosen = [k for k, name in enumerate(self.target) if target in (None, name)]
         actual = self.actual[:, chosen].reshape(-1, self.actual.shape[2])
         group = (self.number[:, None] * len(self.target) + np.array(chosen)).reshape(-1)
-        scale = self.scale[self.number][:, chosen].reshape(-1)
+        scale = self.scale[:, chosen].reshape(-1)
         rows = []
         for model, made in self.forecasts.items():
             quantiles = made[:, chosen].reshape(-1, *made.shape[2:])
@@ -126,10 +137,38 @@ def evaluate(fitted: Fitted, series: Sequence[Series], windows: int | None) -> E
     horizon = fitted.settings.horizon
     ends = fitted.ends(series)
     number, row, notes = rolling_origins(series, ends, horizon, windows)
+    if not any(
+        np.isfinite(series[n].target[r + 1 : r + 1 + horizon]).any()
+        for n, r in zip(number, row, strict=True)
+    ):
+        raise DataError(
+            f"the {len(number)} windows after the training data hold no observed value, so there "
+            "is nothing to score. Give rows with targets."
+        )
+    late = sum(bool(end < one.start) for one, end in zip(series, ends, strict=True))
+    if late:
+        notes = (
+            *notes,
+            f"{late} series of the table start after the training data: their forecasts know "
+            "nothing of what was before. Give the rows of training as well.",
+        )
     train_rows = [_train_rows(one, int(ends[n]), row[number == n]) for n, one in enumerate(series)]
     ours = fitted.quantiles(series, number, row)
     made, more = baseline_forecasts(fitted, series, number, row, train_rows)
     season = fitted.settings.season
+    scale = np.array(
+        [
+            [mase_scale(one.target[:rows, k], season) for k in range(one.target.shape[1])]
+            for one, rows in zip(series, train_rows, strict=True)
+        ]
+    )
+    without = int((~np.isfinite(scale[np.unique(number)])).sum())
+    if without:
+        notes = (
+            *notes,
+            f"{without} of {scale[np.unique(number)].size} series and targets have no MASE: their "
+            f"training rows are constant or no longer than a season ({season} rows)",
+        )
     return Evaluation(
         target=fitted.schema.target,
         levels=fitted.settings.quantile_levels,
@@ -139,12 +178,8 @@ def evaluate(fitted: Fitted, series: Sequence[Series], windows: int | None) -> E
         ),
         number=number,
         row=row,
-        scale=np.array(
-            [
-                [mase_scale(one.target[:rows, k], season) for k in range(one.target.shape[1])]
-                for one, rows in zip(series, train_rows, strict=True)
-            ]
-        ),
+        scale=scale[number],
+        season=season,
         notes=(*notes, *more),
     )
 
@@ -182,8 +217,8 @@ def baseline_forecasts(
     if season > 1:
         seasonal = baselines.naive_quantiles(histories, train, horizon, season, levels)
         made["seasonal_naive"] = seasonal.reshape(shape)
-    reason = baselines.why_no_ets(histories)
+    reason = baselines.why_no_ets(histories, season)
     if reason:
         return made, (f"AutoETS left out: {reason}",)
     made["auto_ets"] = baselines.auto_ets(histories, horizon, season, levels).reshape(shape)
-    return made, ()
+    return made, baselines.ets_limits(histories, season)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recurra.tasks.forecasting.panel import Panel
-from recurra.tasks.forecasting.settings import SEASON_SMOOTHING, ModelSettings
+from recurra.tasks.forecasting.settings import ModelSettings
 
 CLIP = 20.0
 FLOOR = 0.05
@@ -108,7 +108,8 @@ def make_future(panel: Panel, steps: Steps, settings: ModelSettings) -> Tensor:
     parts = [panel.future[start[:, None] + torch.arange(1, settings.horizon + 1)]]
     if settings.long_season:
         parts += _season_inputs(panel, steps, settings)
-    return torch.cat(parts, dim=2).clamp(-CLIP, CLIP).float()
+    # NaN is past the table's end, where training counts no loss and `check_future` lets none pass.
+    return torch.cat(parts, dim=2).nan_to_num(0.0).clamp(-CLIP, CLIP).float()
 
 
 def _gather(values: Tensor, position: Tensor, first: Tensor, origin: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ def _season_inputs(panel: Panel, steps: Steps, settings: ModelSettings) -> list[
     ahead = torch.arange(1, settings.horizon + 1)
     seasons = torch.div(ahead - 1, settings.season, rounding_mode="floor") + 1
     same_phase = row[:, None] + ahead - settings.season * seasons
-    around = torch.arange(-SEASON_SMOOTHING, SEASON_SMOOTHING + 1)
+    around = torch.arange(-settings.season_smoothing, settings.season_smoothing + 1)
     rows = same_phase[:, :, None] + around
     offset, first = panel.offset[channel], panel.first[channel]
     exists = same_phase >= (first - offset)[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from recurra.tasks.forecasting.features import extra_size, future_size
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.schema import Schema, build_panel, restore
 from recurra.tasks.forecasting.settings import ModelSettings
-from recurra.tasks.forecasting.state import SeriesState, read_states
+from recurra.tasks.forecasting.state import TAIL, SeriesState, read_states
 
 Array = npt.NDArray[np.float64]
 TASK = "forecasting"
@@ -105,9 +106,9 @@ class Fitted:
         return {one.name: state for one, state in zip(series, states, strict=True)}
 
     def save(self, run: RunFolder, forecaster: Mapping[str, Any]) -> None:
-        """Write config.json, model.safetensors and state.safetensors; config last, as the seal."""
+        """Write model.safetensors, state.safetensors and config.json, the seal of both."""
         write_tensors(run.model_path, self.network.state_dict())
-        write_tensors(run.path / "state.safetensors", *_pack_states(self.states))
+        write_tensors(run.state_path, *_pack_states(self.states))
         config = RunConfig(
             table=self.schema,
             model=self.settings,
@@ -115,7 +116,8 @@ class Fitted:
             forecaster=dict(forecaster),
             notes=self.notes,
         )
-        run.write_config(TASK, config.model_dump(mode="json"))
+        files = (run.model_path, run.state_path)
+        run.write_config(TASK, config.model_dump(mode="json"), files)
 
     @classmethod
     def load(cls, run: RunFolder) -> tuple[Fitted, dict[str, Any]]:
@@ -123,25 +125,23 @@ class Fitted:
 
         Raises: RunError when a file is damaged or the files do not belong together.
         """
+        sealed = run.read_config()
+        run.check_files(sealed)
         try:
-            config = RunConfig.model_validate(run.read_config()["config"])
+            config = RunConfig.model_validate(sealed["config"])
             config.table.grid  # noqa: B018 - reading it checks it
         except (ValidationError, ConfigError) as error:
             raise RunError(
                 f"{run.config_path} is damaged or was edited: {_first_line(error)}. "
                 "Restore it from a copy or train again."
             ) from error
-        network = make_network(config.table, config.model)
         weights, _ = read_tensors(run.model_path)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise RunError(
-                f"{run.model_path} does not fit {run.config_path}: {_first_line(error)}. "
-                "Restore both from the same run."
-            ) from error
+        _check_shapes(weights, config, run)
+        network = make_network(config.table, config.model)
+        network.load_state_dict(weights)
+        _check_finite(weights, run.model_path)
         network.eval()
-        tensors, metadata = read_tensors(run.path / "state.safetensors")
+        tensors, metadata = read_tensors(run.state_path)
         states = _unpack_states(tensors, metadata, run, config)
         fitted = cls(config.table, config.model, network, states, config.training, config.notes)
         return fitted, config.forecaster
@@ -159,6 +159,32 @@ def make_network(schema: Schema, settings: ModelSettings) -> ForkingNetwork:
         len(schema.target),
     )
     return ForkingNetwork(settings, extra, future_size(settings, future), schema.baseline)
+
+
+def _check_shapes(weights: Mapping[str, Tensor], config: RunConfig, run: RunFolder) -> None:
+    """Compare shapes before any memory is taken for a network of the config's size."""
+    with torch.device("meta"):
+        wanted = {
+            name: tuple(tensor.shape)
+            for name, tensor in make_network(config.table, config.model).state_dict().items()
+        }
+    for name in sorted(wanted.keys() | weights.keys()):
+        shape = tuple(weights[name].shape) if name in weights else None
+        if shape != wanted.get(name):
+            raise RunError(
+                f"{run.model_path} does not fit {run.config_path}: {name!r} has the shape {shape}, "
+                f"expected {wanted.get(name)}. Restore both from the same run."
+            )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise RunError(
+                f"{path} cannot be used: {bad} of {tensor.numel()} numbers of {name!r} are NaN or "
+                "infinite. Restore it from a copy or train again."
+            )
 
 
 def _first_line(error: Exception) -> str:
@@ -189,36 +215,80 @@ def _pack_states(states: Mapping[str, SeriesState]) -> tuple[dict[str, Tensor], 
 def _unpack_states(
     tensors: dict[str, Tensor], metadata: Mapping[str, str], run: RunFolder, config: RunConfig
 ) -> dict[str, SeriesState]:
-    path = run.path / "state.safetensors"
-    try:
-        names = json.loads(metadata["names"])
-        recent = [int(n) for n in tensors["recent"]]
-        tails = torch.split(tensors["tail"], recent, dim=2)
-        pasts = torch.split(tensors["past"], recent)
-        parts = [tensors[name] for name in sorted(tensors) if name.startswith("recurrent")]
-        states = {
-            name: SeriesState(
-                index=int(tensors["index"][n]),
-                rows=int(tensors["rows"][n]),
-                tail=tails[n].numpy(),
-                past=pasts[n].numpy(),
-                now=tensors["now"][n].numpy(),
-                static=tensors["static"][n].numpy(),
-                sums=tensors["sums"][n].numpy(),
-                first=tensors["first"][n].numpy(),
-                recurrent=tuple(part[n] for part in parts),
+    names = _read_names(metadata.get("names", ""), run)
+    wanted = _state_shapes(config, len(names), int(tensors.get("recent", torch.tensor(0)).sum()))
+    for name in sorted(wanted.keys() | tensors.keys()):
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        if shape != wanted.get(name):
+            raise RunError(
+                f"{run.state_path} does not fit {run.config_path}: {name!r} has the shape {shape}, "
+                f"expected {wanted.get(name)}. Restore both from the same run."
             )
-            for n, name in enumerate(names)
-        }
-    except (KeyError, ValueError, RuntimeError, IndexError, TypeError) as error:
+    recent = tensors["recent"].tolist()
+    if recent != tensors["rows"].clamp(max=config.model.reach).tolist() or min(recent) < 1:
         raise RunError(
-            f"{path} is damaged: {error}. Restore it from a copy or train again."
-        ) from error
-    model = config.model
-    shape = (len(config.table.target), model.stride, model.num_layers, model.hidden_size)
-    if not states or any(part.shape != shape for s in states.values() for part in s.recurrent):
-        raise RunError(
-            f"{path} does not fit {run.config_path}: expected recurrent states of shape {shape}. "
-            "Restore both from the same run."
+            f"{run.state_path} is damaged: it holds {recent} recent rows of {names}. "
+            "Restore it from a copy or train again."
         )
-    return states
+    parts = [tensors[name] for name in wanted if name.startswith("recurrent")]
+    _check_finite({"recurrent state": torch.stack(parts)}, run.state_path)
+    tails = torch.split(tensors["tail"], recent, dim=2)
+    pasts = torch.split(tensors["past"], recent)
+    return {
+        name: SeriesState(
+            index=int(tensors["index"][n]),
+            rows=int(tensors["rows"][n]),
+            tail=tails[n].numpy(),
+            past=pasts[n].numpy(),
+            now=tensors["now"][n].numpy(),
+            static=tensors["static"][n].numpy(),
+            sums=tensors["sums"][n].numpy(),
+            first=tensors["first"][n].numpy(),
+            recurrent=tuple(part[n] for part in parts),
+        )
+        for n, name in enumerate(names)
+    }
+
+
+def _read_names(text: str, run: RunFolder) -> list[str]:
+    """Names of the series, each once."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise RunError(
+            f"{run.state_path} is damaged: it does not name its series. "
+            "Restore it from a copy or train again."
+        )
+    return names
+
+
+def _state_shapes(config: RunConfig, series: int, recent: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of state.safetensors, for this many series and recent rows in all."""
+    table, model = config.table, config.model
+    targets, past = len(table.target), len(table.past_scale.mean)
+    future = len(table.future_scale.mean) + len(table.grid.calendar_names)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("index", "rows", "recent"), (series,))
+    shapes |= {
+        "tail": (len(TAIL), targets, recent),
+        "past": (recent, past),
+        "now": (series, future),
+        "static": (series, len(table.static_scale.mean)),
+        "sums": (series, targets, 4),
+        "first": (series, targets),
+    }
+    for j in range(2 if model.cell == "lstm" else 1):
+        shapes[f"recurrent{j}"] = (
+            series,
+            targets,
+            model.stride,
+            model.num_layers,
+            model.hidden_size,
+        )
+    return shapes

@@ -143,6 +143,8 @@ class ForecastTask:
         if not rows:
             return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
         channel, row = torch.cat(channels), torch.cat(rows)
+        known = torch.isfinite(self._truth(channel, row)).any(1)
+        channel, row = channel[known], row[known]
         if len(row) > MAX_VALIDATION_ORIGINS:
             rng = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(len(row), generator=rng)[:MAX_VALIDATION_ORIGINS].sort().values

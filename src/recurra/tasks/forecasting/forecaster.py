@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
+from recurra.data.calendar import DAY, format_time
 from recurra.data.series import Columns, SeriesSet, read_series
 from recurra.data.tables import read_table
-from recurra.errors import ConfigError, DataError, NotFittedError, RunError
-from recurra.runs import RunFolder, read_json, write_json
-from recurra.tasks.forecasting.evaluation import Evaluation, evaluate, rolling_origins
-from recurra.tasks.forecasting.fitted import TASK, Fitted, make_network
-from recurra.tasks.forecasting.fitting import ForecastTask
-from recurra.tasks.forecasting.frames import last_indices, prediction_frame
-from recurra.tasks.forecasting.schema import build_panel, learn_schema
-from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
-from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings
-from recurra.tasks.forecasting.stream import ForecastStream, index_of
-from recurra.training.loop import TrainingResult, train
-from recurra.training.settings import TrainingSettings
+from recurra.errors import ConfigError, DataError, NotFittedError, RunError, unknown
+from recurra.runs import RunFolder
+from recurra.tasks.forecasting.backtest import backtest
+from recurra.tasks.forecasting.evaluation import Evaluation, evaluate
+from recurra.tasks.forecasting.fitted import TASK, Fitted
+from recurra.tasks.forecasting.frames import prediction_frame
+from recurra.tasks.forecasting.learning import (
+    check_same_fit,
+    learn,
+    note_fit,
+    plan,
+    training_settings,
+)
+from recurra.tasks.forecasting.settings import ForecasterSettings
+from recurra.tasks.forecasting.stream import ForecastStream, index_of, last_quantiles
+from recurra.training.loop import TrainingResult
 
-DEFAULT_MINUTES = 10.0
-STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels")
 ROLES = ("time", "target", "series", "future", "past", "static")
 Names = str | Sequence[str]
 
@@ -71,7 +72,12 @@ class Forecaster:
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
-        TrainingSettings(**self._training_values(validated=True))
+        training_settings(self.settings, validate_every=1)
+
+    def __repr__(self) -> str:
+        given = self.settings.model_dump(exclude_defaults=True)
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"Forecaster({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
     def fitted(self) -> Fitted:
@@ -106,19 +112,25 @@ class Forecaster:
         time, target, series   columns; several targets are forecast together. Without `series` a
                                column called "series" is used if there is one
         future, past, static   covariates known ahead, known up to now, fixed per series
-        until                  last time to train on; later rows are left for `evaluate`
+        until                  last time to train on, a date to its end; later rows are left for
+                               `evaluate`
         out, force, resume     run folder to write; replace the run in it; go on with it
 
         Raises: DataError for a table that cannot be used, RunError for the folder.
         """
         table = self._read_new(data, time, target, series, future, past, static)
         if until is not None:
-            table = _cut(table, index_of(until, table.frequency, table.time_format), until)
-        run = None
-        if out is not None:
-            run = RunFolder.create(out, force=force, resume=resume)
-            _check_same_fit(run, self.settings, table, resume)
-        self._fit(table, run, resume)
+            table = _cut(table, _last_index(until, table), until)
+        chosen = plan(table, self.settings)
+        if resume and out is not None:
+            check_same_fit(RunFolder(out), self.settings, table)
+        # Only now, when nothing of the new run can be refused any more, an old one may go.
+        run = None if out is None else RunFolder.create(out, force=force, resume=resume)
+        if run is not None:
+            note_fit(run, self.settings, table)
+        self._fitted, self.result = learn(
+            chosen, None if run is None else run.path, resume=resume, progress=self.progress
+        )
         if run is not None:
             self.fitted.save(run, self.settings.model_dump(mode="json"))
         return self
@@ -126,8 +138,8 @@ class Forecaster:
     def predict(self, data: Any = None) -> Any:
         """Quantiles of the `horizon` steps after the last row of each series.
 
-        data    a table with the columns of training; None forecasts from the end of the training
-                table, which the run remembers
+        data    a table with the columns of training; a series whose rows all come after its
+                training rows goes on from there. None forecasts from the end of the training table
         Known-future covariates are given as further rows of the table with empty targets.
 
         Returns a long frame of the kind of `data`: series, time, target, step, q0.1 … q0.9.
@@ -139,14 +151,11 @@ class Forecaster:
             data, text=() if fitted.schema.series is None else (fitted.schema.series,)
         )
         table = self.read(frame)
-        number = np.arange(len(table.series))
-        row = np.array([len(one.target) - 1 for one in table.series])
-        quantiles = fitted.quantiles(table.series, number, row)
         return prediction_frame(
             fitted.schema,
             [one.name for one in table.series],
-            last_indices(table.series),
-            quantiles,
+            np.array([one.start + len(one.target) - 1 for one in table.series]),
+            last_quantiles(fitted, table.series),
             fitted.settings.quantile_levels,
             frame.implementation,
         )
@@ -174,8 +183,6 @@ class Forecaster:
         Every fit starts from fresh weights; this forecaster itself is left as it was. `columns` are
         the arguments of `fit` that name columns; those of `fit` when it was trained before.
         """
-        if refit not in ("once", "each"):
-            raise ConfigError(f"refit={refit!r}; expected 'once' or 'each'.")
         if columns or self._fitted is None:
             usual = {"time": "time", "target": "target", "series": None}
             empty = {"future": (), "past": (), "static": ()}
@@ -183,37 +190,7 @@ class Forecaster:
         else:
             used = self._fitted.schema.columns
             table = self._read_new(data, **{role: getattr(used, role) for role in ROLES})
-        horizon = self.settings.horizon
-        start = np.array([-1] * len(table.series))
-        number, row, _ = rolling_origins(table.series, start, horizon, windows)
-        rounds = [row] if refit == "once" else [row[j::windows] for j in range(windows)]
-        parts = []
-        for j, rows in enumerate(rounds):
-            members = number if refit == "once" else number[j::windows]
-            parts.append(
-                self._backtest_round(table, members, rows, windows if refit == "once" else 1)
-            )
-        return _join(parts)
-
-    def _backtest_round(
-        self,
-        table: SeriesSet,
-        number: npt.NDArray[np.int64],
-        row: npt.NDArray[np.int64],
-        windows: int,
-    ) -> Evaluation:
-        """Fit on the rows up to each series' first origin and evaluate the windows after it."""
-        horizon = self.settings.horizon
-        train, seen = [], []
-        for n, one in enumerate(table.series):
-            origins = row[number == n]
-            if len(origins):
-                first, last = int(origins[0]) + 1, int(origins[-1]) + 1 + horizon
-                train.append(replace(one, target=one.target[:first], past=one.past[:first]))
-                seen.append(replace(one, target=one.target[:last], past=one.past[:last]))
-        clone = Forecaster(**self.settings.model_dump(), progress=self.progress)
-        clone._fit(replace(table, series=tuple(train)), None, False)
-        return evaluate(clone.fitted, seen, windows)
+        return backtest(table, self.settings, windows, refit, progress=self.progress)
 
     def read(self, data: Any) -> SeriesSet:
         """The series of a table, read as the training table was: its grid, its categories.
@@ -270,6 +247,11 @@ class Forecaster:
     ) -> SeriesSet:
         """The series of a table to train on."""
         frame = read_table(data, text=("series",) if series is None else (series,))
+        if time not in frame.columns:
+            raise DataError(
+                f"{unknown('time column', time, frame.columns)} Name the column of times: "
+                f"time=... (--time).{_wide_hint(len(frame.columns))}"
+            )
         if series is None and "series" in frame.columns:
             series = "series"
         columns = Columns(
@@ -288,71 +270,6 @@ class Forecaster:
             time_format=self.settings.time_format,
         )
 
-    def _training_values(self, *, validated: bool) -> dict[str, Any]:
-        """Arguments of TrainingSettings."""
-        chosen = self.settings
-        minutes, steps = chosen.minutes, chosen.steps
-        if minutes is None and steps is None:
-            minutes = DEFAULT_MINUTES
-        if not validated and steps is None:
-            minutes, steps = None, STEPS_WITHOUT_VALIDATION
-        return {
-            "minutes": minutes,
-            "steps": steps,
-            "seed": chosen.seed,
-            "device": chosen.device,
-            "patience": chosen.patience if validated else None,
-            **chosen.training,
-        }
-
-    def _fit(self, table: SeriesSet, run: RunFolder | None, resume: bool) -> None:
-        """Train on all of `table`."""
-        settings = self.settings
-        model, baseline = self._design(table)
-        schema = learn_schema(table, baseline)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            network = make_network(schema, model)
-        panel = build_panel(table.series, schema, model.horizon)
-        kept = [
-            _validation_rows(len(one.target), model, settings.validation) for one in table.series
-        ]
-        lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
-        train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
-        task = ForecastTask(network, panel, train_rows, settings.batch_size, settings.seed)
-        values = self._training_values(validated=any(kept))
-        values.setdefault("validate_every", task.validate_every)
-        training = TrainingSettings(**values)
-        folder = None if run is None else run.path
-        self.result = train(task, training, folder=folder, resume=resume, progress=self.progress)
-        network.to("cpu").eval()
-        fitted = Fitted(
-            schema=schema,
-            settings=model,
-            network=network,
-            states={},
-            training={**training.model_dump(mode="json"), **_summary(self.result)},
-            notes=(*table.notes, *_describe(table, model, kept)),
-        )
-        self._fitted = replace(fitted, states=fitted.read(table.series))
-
-    def _design(self, table: SeriesSet) -> tuple[ModelSettings, Literal["naive", "seasonal_naive"]]:
-        settings, frequency = self.settings, table.frequency
-        values = [one.target[:, k] for one in table.series for k in range(one.target.shape[1])]
-        season = settings.season or detect_season(values, frequency.seasons())
-        length = int(np.median([len(one.target) for one in table.series]))
-        model = design(
-            frequency,
-            season,
-            length,
-            horizon=settings.horizon,
-            context=settings.context,
-            stride=settings.stride,
-            sequence_length=settings.sequence_length,
-            **{name: getattr(settings, name) for name in NETWORK_FIELDS},
-        )
-        return model, choose_baseline(values, season, settings.horizon)
-
     def _predict_from_states(self) -> Any:
         fitted = self.fitted
         if fitted.schema.future:
@@ -367,19 +284,33 @@ class Forecaster:
         return prediction_frame(fitted.schema, names, last, quantiles, levels, "polars")
 
 
+def _wide_hint(columns: int) -> str:
+    if columns < 50:
+        return ""
+    return (
+        f" With {columns} columns the table looks wide; one row per series and time is needed "
+        "(polars: unpivot, pandas: melt)."
+    )
+
+
 def _names(value: Names) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _validation_rows(length: int, model: ModelSettings, share: float) -> int:
-    """Rows kept at the end of a series for validation; 0 when too little would be left."""
-    if share == 0:
-        return 0
-    wanted = max(model.horizon, round(share * length))
-    for rows in (wanted, model.horizon):
-        if length - rows >= max(2 * model.horizon, model.context + model.horizon):
-            return rows
-    return 0
+def _last_index(until: Any, table: SeriesSet) -> int:
+    """Grid index of the last row up to `until`; a date without a clock is the whole day."""
+    last_row = max(int(one.index[-1]) for one in table.series)
+    grid = table.frequency
+    if grid.kind == "integer" and not str(until).strip().lstrip("-").isdigit():
+        raise ConfigError(
+            f"until={until!s}, but the column {table.columns.time!r} counts whole numbers. Give "
+            f"the last number to train on, as in until={int(grid.times(np.array([last_row]))[0])}."
+        )
+    day = isinstance(until, date) and not isinstance(until, datetime)
+    day = day or bool(re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(until).strip()))
+    if day and grid.kind == "fixed" and grid.step < DAY:
+        until = f"{str(until).strip()} 23:59:59"
+    return index_of(until, grid, table.time_format, floor=True)
 
 
 def _cut(table: SeriesSet, last: int, until: Any) -> SeriesSet:
@@ -397,75 +328,10 @@ def _cut(table: SeriesSet, last: int, until: Any) -> SeriesSet:
         first = min(one.start for one in table.series)
         raise DataError(
             f"until={until!s} is before every row with a target; the first is at "
-            f"{table.frequency.times(np.array([first]))[0]}. Choose a later time."
+            f"{format_time(table.frequency.times(np.array([first]))[0])}. Choose a later time."
         )
     left = len(table.series) - len(series)
     notes = (f"{left} series start after {until!s} and were not trained on",) if left else ()
+    if all(last >= one.index[-1] for one in table.series):
+        notes = (*notes, f"no row comes after {until!s}: there is nothing left to evaluate")
     return replace(table, series=tuple(series), notes=(*table.notes, *notes))
-
-
-def _describe(table: SeriesSet, model: ModelSettings, kept: Sequence[int]) -> tuple[str, ...]:
-    """What was inferred, in words."""
-    season = f"{model.season} rows" if model.season > 1 else "none found"
-    notes = [
-        f"frequency: {table.frequency.name}",
-        f"season: {season}",
-        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
-    ]
-    if not any(kept):
-        notes.append("series too short to keep rows for validation; trained for a fixed length")
-    return tuple(notes)
-
-
-def _summary(result: TrainingResult) -> dict[str, Any]:
-    return {"result": {name: value for name, value in asdict(result).items() if name != "history"}}
-
-
-def _check_same_fit(
-    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, resume: bool
-) -> None:
-    """Note what a run is trained on, or check that a resumed one goes on with the same.
-
-    Raises: RunError naming what differs.
-    """
-    path = run.checkpoints / "fit.json"
-    chosen = settings.model_dump(mode="json")
-    now = {"settings": chosen, "table": _fingerprint(table)}
-    if resume and path.is_file():
-        before = read_json(path)
-        if before.get("table") != now["table"]:
-            raise RunError(
-                f"{run.path} was trained on another table or other columns; --resume needs the "
-                "same ones. Use them, or start anew with --force."
-            )
-        changed = [k for k, v in chosen.items() if before.get("settings", {}).get(k) != v]
-        if changed:
-            raise RunError(
-                f"{run.path} was trained with another {', '.join(changed)}; --resume needs the "
-                "same settings. Use them, or start anew with --force."
-            )
-        return
-    write_json(path, now)
-
-
-def _fingerprint(table: SeriesSet) -> str:
-    digest = hashlib.sha256(repr((table.columns, table.frequency, table.categories)).encode())
-    for one in table.series:
-        digest.update(f"{one.name}\0{one.start}\0".encode())
-        for values in (one.target, one.past, one.future, one.static):
-            digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
-def _join(parts: Sequence[Evaluation]) -> Evaluation:
-    """Windows of several evaluations as one; models that only some have are left out."""
-    first = parts[0]
-    models = [m for m in first.forecasts if all(m in part.forecasts for part in parts)]
-    return replace(
-        first,
-        forecasts={m: np.concatenate([part.forecasts[m] for part in parts]) for m in models},
-        actual=np.concatenate([part.actual for part in parts]),
-        number=np.concatenate([part.number for part in parts]),
-        row=np.concatenate([part.row for part in parts]),
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )

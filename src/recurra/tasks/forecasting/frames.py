@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recurra.data.series import Series
 from recurra.tasks.forecasting.schema import Schema
 
 Array = npt.NDArray[np.float64]
@@ -16,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 def quantile_name(level: float) -> str:
     """Column of a quantile: 'q0.1', 'q0.975'."""
-    return f"q{level:g}"
+    return f"q{level!r}"
 
 
 def prediction_frame(
@@ -49,8 +48,3 @@ def prediction_frame(
     for j, level in enumerate(levels):
         columns[quantile_name(level)] = flat[:, j]
     return nw.from_dict(columns, backend=backend).to_native()
-
-
-def last_indices(series: Sequence[Series]) -> npt.NDArray[np.int64]:
-    """Grid index of each series' last row."""
-    return np.array([one.start + len(one.target) - 1 for one in series], dtype=np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+METRICS = ("mase", "smape", "mae", "rmse", "wql", "coverage_80")
 
 
 def mase_scale(history: Array, season: int) -> float:
@@ -46,7 +47,7 @@ def score(
 ) -> dict[str, float]:
     """All metrics over N windows; missing actual values count for nothing.
 
-    mase is the mean over series of each series' mean |error| / scale, series without a scale left
+    mase is the mean over series of each series' mean |error| / scale, windows without a scale left
     out; mae, rmse, smape are means over all values; wql is Σ quantile loss / Σ |y|; coverage_80 the
     share of values inside the 10 % and 90 % quantiles, present when those levels are.
 
@@ -57,7 +58,9 @@ def score(
     levels = list(levels)
     point = quantiles[..., levels.index(0.5)]
     error = np.where(known, np.abs(truth - point), 0.0)
-    count = max(int(known.sum()), 1)
+    count = int(known.sum())
+    if not count:
+        return dict.fromkeys(METRICS, float("nan"))
     result = {
         "mase": _mean_by_series(error, known, scale, group),
         "smape": float(np.where(known, smape(truth, point), 0.0).sum() / count),
@@ -77,10 +80,11 @@ def score(
 def _mean_by_series(
     error: Array, known: npt.NDArray[np.bool_], scale: Array, group: npt.NDArray[np.int64]
 ) -> float:
-    means = []
-    for number in np.unique(group):
-        mine = group == number
-        counted = known[mine].sum()
-        if counted and np.isfinite(scale[mine][0]):
-            means.append(error[mine].sum() / counted / scale[mine][0])
-    return float(np.mean(means)) if means else float("nan")
+    scaled = np.isfinite(scale)
+    counted = np.where(scaled, known.sum(1), 0)
+    total = np.where(scaled, error.sum(1) / np.where(scaled, scale, 1.0), 0.0)
+    series, member = np.unique(group, return_inverse=True)
+    counts = np.bincount(member, counted, len(series))
+    sums = np.bincount(member, total, len(series))
+    used = counts > 0
+    return float((sums[used] / counts[used]).mean()) if used.any() else float("nan")

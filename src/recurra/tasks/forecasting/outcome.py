@@ -21,5 +21,6 @@ def evaluation_outcome(evaluation: Evaluation, data: str, seconds: float) -> dic
     )
     if len(evaluation.target) > 1:
         outcome["targets"] = {name: evaluation.results(name) for name in evaluation.target}
+    outcome["season"] = evaluation.season
     outcome["notes"] = list(evaluation.notes)
     return outcome

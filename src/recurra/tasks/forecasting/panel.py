@@ -19,6 +19,7 @@ from recurra.data.series import Series
 
 Array = npt.NDArray[np.float64]
 MIN_SCALE = 1e-8
+FIRST_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,14 @@ class RunningScale:
         return RunningScale(first, self.count + 1, self.total + d, self.squares + d * d)
 
     def read(self) -> tuple[float, float]:
-        """(mean, standard deviation); (0, 1) before the first value."""
+        """(mean, standard deviation); (0, 1) before the first value.
+
+        One value alone says nothing of its spread: a tenth of it is a guess that is not 0.
+        """
         if not self.count:
             return 0.0, 1.0
+        if self.count == 1:
+            return self.first, FIRST_SCALE * abs(self.first) or 1.0
         mean = self.total / self.count
         variance = max(self.squares / self.count - mean * mean, 0.0)
         return self.first + mean, max(variance**0.5, MIN_SCALE)
@@ -59,6 +65,7 @@ def running_scale(values: Array) -> tuple[Array, Array]:
     mean = np.cumsum(d) / n
     variance = np.maximum(np.cumsum(d * d) / n - mean * mean, 0.0)
     scale = np.maximum(np.sqrt(variance), MIN_SCALE)
+    scale = np.where(count == 1, FIRST_SCALE * abs(first) or 1.0, scale)
     return np.where(count > 0, first + mean, 0.0), np.where(count > 0, scale, 1.0)
 
 
@@ -80,7 +87,8 @@ class Panel:
     values    (N,) transformed target, gaps filled forward     age   (N,) rows since last observed
     truth     (N,) transformed target, NaN where missing       mean, scale (N,) running, up to the
               row
-    offset, length, first (position of the first observed row), target, series: (C,) integers
+    offset, length, first (position of the first observed row; past the end when there is none),
+    target, series: (C,) integers
     past      (R, P) past covariates; future (R, F) known-future ones and the calendar, running on
               past the last row by the horizon; static (S, ...) per series; row_offset (S,)
     """
@@ -135,7 +143,8 @@ def make_panel(series: Sequence[Series], calendars: Sequence[Array], horizon: in
                 columns[name].append(column)
             rows["offset"].append(offset)
             rows["length"].append(length)
-            rows["first"].append(offset + int(np.argmax(np.isfinite(truth))))
+            seen = np.isfinite(truth)
+            rows["first"].append(offset + (int(np.argmax(seen)) if seen.any() else length))
             rows["target"].append(k)
             rows["series"].append(number)
             offset += length

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recurra.data.series import SeriesSet
+from recurra.errors import RunError
 from recurra.report import charts
 from recurra.report.charts import Fan
 from recurra.report.page import Page
@@ -68,7 +69,7 @@ def next_fans(fitted: Fitted, states: Mapping[str, SeriesState]) -> list[Fan]:
         index = np.arange(state.index + 1 - rows, state.index + 1 + horizon, dtype=np.int64)
         values, age = (state.tail[TAIL.index(part)][:, -rows:] for part in ("values", "age"))
         for k, target in enumerate(fitted.schema.target):
-            history = np.exp(values[k]) if fitted.schema.log_floor[k] is not None else values[k]
+            history = np.exp(values[k]) if fitted.schema.logarithm[k] else values[k]
             fans.append(
                 Fan(
                     title=f"{name}: {target}" if name else target,
@@ -157,8 +158,22 @@ def make_report(
 def run_report(run: RunFolder) -> Page:
     """The report of a run folder, from its files alone."""
     fitted, _ = Fitted.load(run)
-    metrics = read_json(run.metrics_path) if run.metrics_path.is_file() else None
+    metrics = _read_metrics(run) if run.metrics_path.is_file() else None
     return make_report(f"Forecast: {run.path.name}", fitted, read_log(run.log_path), metrics)
+
+
+def _read_metrics(run: RunFolder) -> dict[str, Any]:
+    try:
+        metrics = read_json(run.metrics_path)
+        if isinstance(metrics, dict) and {"results", "data"} <= metrics.keys():
+            return metrics
+        reason = "it has no results"
+    except RunError as error:
+        reason = str(error)
+    raise RunError(
+        f"{run.metrics_path} cannot be used ({reason}). Run `recurra forecast evaluate` again, or "
+        "remove it."
+    )
 
 
 def prediction_figure(forecaster: Forecaster, data: Any = None) -> Any:

@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from recurra.data.frequency import Frequency
 from recurra.data.series import Columns, Series, SeriesSet
+from recurra.errors import DataError
 from recurra.tasks.forecasting.panel import Panel, make_panel
 
 Array = npt.NDArray[np.float64]
 MIN_RATIO = 0.05
+LARGEST = 1e100
+LARGEST_LOG = 700.0
 
 
 class CovariateScale(BaseModel):
@@ -44,9 +47,8 @@ class CovariateScale(BaseModel):
 class Schema(BaseModel):
     """The table a forecaster was trained on; saved in config.json.
 
-    log_floor holds, per target, None for a target that is modelled as it is, or for one that is
-    modelled by its logarithm the smallest value that is told apart from 0. A target that was never
-    negative is never forecast to be (`non_negative`).
+    logarithm says which targets are modelled by their logarithm. A target that was never negative
+    is never forecast to be (`non_negative`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +62,7 @@ class Schema(BaseModel):
     frequency: dict[str, Any]
     categories: dict[str, list[str]]
     time_format: str | None
-    log_floor: tuple[float | None, ...]
+    logarithm: tuple[bool, ...]
     non_negative: tuple[bool, ...]
     future_scale: CovariateScale
     past_scale: CovariateScale
@@ -96,8 +98,9 @@ def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"])
         frequency=table.frequency.to_json(),
         categories=dict(table.categories),
         time_format=table.time_format,
-        log_floor=tuple(
-            log_floor([one.target[:, k] for one in series]) for k in range(len(columns.target))
+        logarithm=tuple(
+            suits_logarithm([one.target[:, k] for one in series])
+            for k in range(len(columns.target))
         ),
         non_negative=tuple(
             all(not (one.target[:, k] < 0).any() for one in series)
@@ -112,39 +115,45 @@ def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"])
     )
 
 
-def log_floor(values: Sequence[Array]) -> float | None:
-    """A tenth of the smallest value when the target suits a logarithm, else None.
+def suits_logarithm(values: Sequence[Array]) -> bool:
+    """Whether a target grows in proportion to its level and keeps away from 0.
 
-    It does when every value is positive and, in nearly all series, the smallest hundredth is no
-    less than a twentieth of the median: growth in proportion to the level, and nothing near 0.
+    Every value is positive and, in nearly all series, the smallest hundredth is no less than a
+    twentieth of the median.
     """
-    smallest, suited = np.inf, 0
+    suited = 0
     for one in values:
         seen = one[np.isfinite(one)]
-        if not len(seen):
-            suited += 1
-            continue
-        smallest = min(smallest, float(seen.min()))
-        suited += bool(np.quantile(seen, 0.01) >= MIN_RATIO * np.median(seen))
-    if not 0 < smallest < np.inf or suited < 0.95 * len(values):
-        return None
-    return 0.1 * smallest
+        if (seen <= 0).any():
+            return False
+        suited += not len(seen) or bool(np.quantile(seen, 0.01) >= MIN_RATIO * np.median(seen))
+    return suited >= 0.95 * len(values)
 
 
 def transform(target: Array, schema: Schema) -> Array:
-    """Targets (n, K) on the scale that is modelled; a log target is cut at its floor."""
+    """Targets (n, K) on the scale that is modelled.
+
+    What has no logarithm, 0 or less in a target that training never saw near 0, is missing.
+    Raises: DataError for a value whose square is no longer a number.
+    """
+    if (np.abs(target) > LARGEST).any():
+        raise DataError(
+            f"a target holds {np.nanmax(np.abs(target)):g}; expected values up to {LARGEST:g}. "
+            "Correct it, or change the unit."
+        )
     out = target.copy()
-    for k, floor in enumerate(schema.log_floor):
-        if floor is not None:
-            out[:, k] = np.log(np.maximum(target[:, k], floor))
+    for k, logarithm in enumerate(schema.logarithm):
+        if logarithm:
+            positive = np.where(target[:, k] > 0, target[:, k], np.nan)
+            out[:, k] = np.log(positive)
     return out
 
 
 def restore(quantiles: Array, target: npt.NDArray[np.int64], schema: Schema) -> Array:
     """Quantiles (N, horizon, Q) of the targets with numbers (N,), back on the original scale."""
-    logarithm = np.array([floor is not None for floor in schema.log_floor])[target]
+    logarithm = np.array(schema.logarithm)[target]
     out = quantiles.copy()
-    out[logarithm] = np.exp(out[logarithm])
+    out[logarithm] = np.exp(np.minimum(out[logarithm], LARGEST_LOG))
     positive = np.array(schema.non_negative)[target]
     out[positive] = np.maximum(out[positive], 0.0)
     return out

@@ -59,8 +59,7 @@ def detect_season(series: Sequence[Array], candidates: Sequence[int]) -> int:
     A series (n,) is judged after its linear trend is removed. The shortest clear season wins,
     unless values a longer one apart are much more alike (by `BETTER`).
     """
-    step = max(1, len(series) // SAMPLE)
-    sample = [_detrended(values) for values in series[::step]]
+    sample = [_detrended(values) for values in _sampled(series)]
     best, difference = 1, np.inf
     for season in sorted(candidates):
         if season < 2:
@@ -75,11 +74,17 @@ def detect_season(series: Sequence[Array], candidates: Sequence[int]) -> int:
     return best
 
 
+def _sampled(series: Sequence[Array]) -> list[Array]:
+    """At most `SAMPLE` of the series that hold enough to be judged, the same ones every time."""
+    useful = [values for values in series if np.isfinite(values).sum() >= 3]
+    # Drawn, not every n-th: with several targets that would always be the same target.
+    order = np.random.default_rng(0).permutation(len(useful))
+    return [useful[number] for number in sorted(order[:SAMPLE])]
+
+
 def _detrended(values: Array) -> Array:
     rows = np.arange(len(values), dtype=np.float64)
     seen = np.isfinite(values)
-    if seen.sum() < 3:
-        return values
     line = np.polyfit(rows[seen], values[seen], 1)
     return np.asarray(values - np.polyval(line, rows))
 
@@ -147,7 +152,7 @@ def choose_baseline(
     ahead = np.arange(1, horizon + 1)
     seasonal_lags = season * (1 + (ahead - 1) // season)
     votes = []
-    for values in series[:: max(1, len(series) // SAMPLE)]:
+    for values in _sampled(series):
         fits = seasonal_lags < len(values)
         if fits.any():
             last = np.mean([_difference(values, int(lag)) for lag in ahead[fits]])

@@ -11,9 +11,6 @@ from recurra.nn.quantile import check_quantile_levels
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-SEASON_SMOOTHING = 7
-"""Rows on either side over which last season's value is averaged when the season is long."""
-
 
 class CheckedModel(BaseModel):
     """Settings that raise a ConfigError naming every value that is wrong."""
@@ -66,9 +63,14 @@ class ModelSettings(CheckedModel):
         return self.season > self.context
 
     @property
+    def season_smoothing(self) -> int:
+        """Rows on either side over which last season's value is averaged when it is long."""
+        return min(7, self.season // 24)
+
+    @property
     def reach(self) -> int:
         """Rows before an origin that its step reads, the origin included."""
-        season = self.season + SEASON_SMOOTHING if self.long_season else 0
+        season = self.season + self.season_smoothing if self.long_season else 0
         return max(self.context, season) + self.stride
 
 

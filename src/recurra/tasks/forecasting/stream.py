@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from recurra.data.calendar import format_time
 from recurra.data.frequency import Frequency
+from recurra.data.series import Series
 from recurra.data.times import read_times
 from recurra.errors import DataError
 from recurra.tasks.forecasting.fitted import Fitted
@@ -54,25 +55,20 @@ class ForecastStream:
         if state is None and not np.isfinite(target).any():
             return {**self._key(name), schema.time: event[schema.time], "forecast": None}
         if state is None:
-            static = self._encode(event, schema.static)
+            static = self._static(event, name)
             static = np.nan_to_num(schema.static_scale.apply(static[None])[0])
             past = len(schema.past_scale.mean)
             state = start_state(self._fitted.settings, len(schema.target), past, static)
             state = replace(state, index=index - 1)
-        state = self._skip_to(state, index, name)
+        state = self._skip_to(state, index)
         past = schema.past_scale.apply(self._encode(event, schema.past)[None])[0]
         now = schema.future_scale.apply(self._encode(event, schema.future)[None])[0]
-        if state.rows:
-            past = np.where(np.isfinite(past), past, state.past[-1])
-            now = np.where(np.isfinite(now), now, state.now[: len(now)])
-        row = Row(
-            target=transform(target[None], schema)[0],
-            past=np.nan_to_num(past),
-            now=np.concatenate((np.nan_to_num(now), self._calendar(index, 1)[0])),
-        )
+        row = self._row(state, index, transform(target[None], schema)[0], past, now)
         ahead = self._ahead(event, index)
         state = push(self._fitted.network, state, row)
         answer = self._answer(name, event[schema.time], state, ahead)
+        if state.rows == 1:
+            answer["note"] = "first row of a series that training did not know"
         self._states[name] = state
         return answer
 
@@ -81,11 +77,31 @@ class ForecastStream:
     ) -> dict[str, Any]:
         """The forecast after the last observation of `series`, without a new one."""
         if series not in self._states:
-            raise DataError(f"series {series!r} has no observation yet; push one first.")
+            raise DataError(f"{_called(series)} has no observation yet; push one first.")
         state = self._states[series]
         time = format_time(self._fitted.schema.grid.times(np.array([state.index]))[0])
         ahead = self._ahead({"future": list(future)}, state.index)
         return self._answer(series, time, state, ahead)
+
+    @property
+    def state(self) -> dict[str, SeriesState]:
+        """The state of every series, as values: later pushes do not change them."""
+        return dict(self._states)
+
+    def restore(self, state: Mapping[str, SeriesState]) -> None:
+        """Go on from a `state` of this model."""
+        self._states = dict(state)
+
+    def follow(self, series: Series) -> None:
+        """Step through all rows of a series of a table, which goes on from where it stands."""
+        schema = self._fitted.schema
+        targets = transform(series.target, schema)
+        past = schema.past_scale.apply(series.past)
+        future = schema.future_scale.apply(series.future)
+        for row, index in enumerate(series.index.tolist()):
+            state = self._skip_to(self._states[series.name], index)
+            made = self._row(state, index, targets[row], past[row], future[row])
+            self._states[series.name] = push(self._fitted.network, state, made)
 
     def quantiles(self, series: str, ahead: Array | None = None) -> Array:
         """Forecast (K, horizon, Q) on the original scale after the last observation of `series`.
@@ -119,24 +135,33 @@ class ForecastStream:
         if state is not None and index <= state.index:
             last = format_time(schema.grid.times(np.array([state.index]))[0])
             raise DataError(
-                f"time {event[schema.time]} of series {name!r} is not after its last one, {last}. "
+                f"time {event[schema.time]} of {_called(name)} is not after its last one, {last}. "
                 "Send each time once, in order."
             )
         if state is not None and index - state.index > MAX_GAP:
             raise DataError(
-                f"time {event[schema.time]} of series {name!r} is {index - state.index} steps of "
+                f"time {event[schema.time]} of {_called(name)} is {index - state.index} steps of "
                 f"{schema.grid.name} after its last one; expected at most {MAX_GAP}. Check the "
                 "time."
             )
         return index
 
-    def _skip_to(self, state: SeriesState, index: int, name: str) -> SeriesState:
+    def _row(self, state: SeriesState, index: int, target: Array, past: Array, now: Array) -> Row:
+        """A row with what is missing of the covariates carried on, or at their mean at first."""
+        if state.rows:
+            past = np.where(np.isfinite(past), past, state.past[-1])
+            now = np.where(np.isfinite(now), now, state.now[: len(now)])
+        calendar = self._calendar(index, 1)[0]
+        return Row(target, np.nan_to_num(past), np.concatenate((np.nan_to_num(now), calendar)))
+
+    def _skip_to(self, state: SeriesState, index: int) -> SeriesState:
         """Step through the rows that are missing before grid index `index`."""
-        targets = len(self._fitted.schema.target)
+        schema = self._fitted.schema
+        target = np.full(len(schema.target), np.nan)
+        past = np.full(len(schema.past_scale.mean), np.nan)
+        now = np.full(len(schema.future_scale.mean), np.nan)
         while state.index < index - 1:
-            calendar = self._calendar(state.index + 1, 1)[0]
-            known = state.now[: len(state.now) - len(calendar)]
-            row = Row(np.full(targets, np.nan), state.past[-1], np.concatenate((known, calendar)))
+            row = self._row(state, state.index + 1, target, past, now)
             state = push(self._fitted.network, state, row)
         return state
 
@@ -150,9 +175,21 @@ class ForecastStream:
             categories = self._fitted.schema.categories.get(column)
             if categories is None:
                 values.append(_number(event, column))
+            elif event.get(column) is None:
+                values += [math.nan] * len(categories)
             else:
-                values += [float(str(event.get(column)) == category) for category in categories]
+                values += [float(str(event[column]) == category) for category in categories]
         return np.array(values, dtype=np.float64)
+
+    def _static(self, event: Mapping[str, Any], name: str) -> Array:
+        """Static covariates of a new series, which must all be there."""
+        missing = [column for column in self._fitted.schema.static if event.get(column) is None]
+        if missing:
+            raise DataError(
+                f"{_called(name)} is new, and its first event lacks the static covariates "
+                f"{', '.join(missing)}. Add them, or correct the name of the series."
+            )
+        return self._encode(event, self._fitted.schema.static)
 
     def _ahead(self, event: Mapping[str, Any], index: int) -> Array:
         schema, horizon = self._fitted.schema, self._fitted.settings.horizon
@@ -161,11 +198,13 @@ class ForecastStream:
             return calendar
         rows = event.get("future")
         if not isinstance(rows, list) or len(rows) < horizon:
-            seen = len(rows) if isinstance(rows, list) else "none"
+            seen = len(rows) if isinstance(rows, list) else "no"
             raise DataError(
                 f"the event's 'future' has {seen} rows; expected {horizon}, one object per step "
                 f"ahead with {', '.join(schema.future)}."
             )
+        if not all(isinstance(row, Mapping) for row in rows[:horizon]):
+            raise DataError("'future' holds something else than objects; expected one per step.")
         known = np.stack([self._encode(row, schema.future) for row in rows[:horizon]])
         if not np.isfinite(known).all():
             raise DataError(f"'future' lacks a number for one of {', '.join(schema.future)}.")
@@ -185,21 +224,65 @@ class ForecastStream:
         return {**self._key(name), schema.time: time, "forecast": future}
 
 
-def index_of(time: Any, grid: Frequency, time_format: str | None) -> int:
+def last_quantiles(fitted: Fitted, series: Sequence[Series]) -> Array:
+    """Forecasts (S, K, horizon, Q) after the last row of each series.
+
+    A series whose rows all come after its training rows goes on from the state it had there; any
+    other is read from its first row.
+    """
+    states = fitted.states
+    late = [one.name in states and one.start > states[one.name].index for one in series]
+    row = np.array([len(one.target) - 1 for one in series])
+    whole = [n for n, after in enumerate(late) if not after]
+    fitted.check_future(series, np.arange(len(series)), row)
+    settings = fitted.settings
+    shape = (len(fitted.schema.target), settings.horizon, len(settings.quantile_levels))
+    out = np.empty((len(series), *shape))
+    if whole:
+        read = [series[n] for n in whole]
+        out[whole] = fitted.quantiles(read, np.arange(len(whole)), row[whole])
+    stream = ForecastStream(fitted, states)
+    for n, one in enumerate(series):
+        if not late[n]:
+            continue
+        stream.follow(one)
+        known = one.future[row[n] + 1 : row[n] + 1 + settings.horizon]
+        index = int(one.index[-1]) + 1 + np.arange(settings.horizon, dtype=np.int64)
+        ahead = (fitted.schema.future_scale.apply(known), fitted.schema.grid.calendar(index))
+        made = ahead[1] if not fitted.schema.future else np.concatenate(ahead, axis=1)
+        out[n] = stream.quantiles(one.name, made)
+    return out
+
+
+def index_of(time: Any, grid: Frequency, time_format: str | None, *, floor: bool = False) -> int:
     """Grid index of one time, in any form that a table's time column may have.
+
+    With `floor` a time between two grid points stands for the one before it.
 
     Raises: DataError when it cannot be read or is off the grid.
     """
     import narwhals as nw
     import polars as pl
 
+    if isinstance(time, int) and not -(2**63) <= time < 2**63:
+        raise DataError(f"time {str(time)[:40]} is too large for a time. Correct it.")
     column = nw.from_native(pl.Series("time", [time], strict=False), series_only=True)
     times = read_times(
         column, frequency=grid, time_format=time_format, where=lambda _: f"time {time!r}"
     )
     if times.missing[0]:
         raise DataError(f"time {time!r} is missing; expected one like the table's times.")
-    return int(grid.index(times.values)[0])
+    index = grid.floor(times.values)
+    if not floor and not grid.on_grid(times.values)[0]:
+        around = [format_time(t) for t in grid.times(np.array([index[0], index[0] + 1]))]
+        raise DataError(
+            f"time {time} is not on the grid of {grid.name}; expected {around[0]} or {around[1]}."
+        )
+    return int(index[0])
+
+
+def _called(name: str) -> str:
+    return f"series {name!r}" if name else "the series"
 
 
 def _number(event: Mapping[str, Any], column: str, *, required: bool = False) -> float:
@@ -209,6 +292,13 @@ def _number(event: Mapping[str, Any], column: str, *, required: bool = False) ->
     value = event.get(column)
     if value is None:
         return math.nan
-    if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
-        raise DataError(f"{column!r} is {value!r}; expected a finite number, or null when missing.")
-    return float(value)
+    if required and isinstance(value, bool):
+        raise DataError(f"{column!r} is {value}; expected a number, or null when missing.")
+    try:
+        number = float(value) if isinstance(value, (bool, int, float)) else math.inf
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        shown = repr(value)[:40]
+        raise DataError(f"{column!r} is {shown}; expected a finite number, or null when missing.")
+    return number

@@ -1,0 +1,219 @@
+"""From a table to a fitted forecaster: choose the design, train, read where each series stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurra.data.series import Series, SeriesSet
+from recurra.errors import ConfigError, DataError, RunError
+from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.forecasting.fitted import Fitted, make_network
+from recurra.tasks.forecasting.fitting import ForecastTask
+from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
+from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
+from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings
+from recurra.training.learner import choose_device
+from recurra.training.loop import TrainingResult, train
+from recurra.training.settings import TrainingSettings
+
+DEFAULT_MINUTES = 10.0
+STEPS_WITHOUT_VALIDATION = 500
+NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels")
+RESERVED = ("step", "target")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that training needs, checked: nothing has been trained or written yet."""
+
+    table: SeriesSet
+    schema: Schema
+    model: ModelSettings
+    task: ForecastTask
+    training: TrainingSettings
+    notes: tuple[str, ...]
+
+
+def training_settings(settings: ForecasterSettings, validate_every: int | None) -> TrainingSettings:
+    """Settings of the training loop; `validate_every` None means that nothing can be validated.
+
+    Raises: ConfigError when they contradict each other.
+    """
+    minutes, steps = settings.minutes, settings.steps
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    if validate_every is None and steps is None:
+        minutes, steps = None, STEPS_WITHOUT_VALIDATION
+    values = {
+        "minutes": minutes,
+        "steps": steps,
+        "seed": settings.seed,
+        "device": settings.device,
+        "patience": settings.patience if validate_every else None,
+    }
+    if validate_every:
+        values["validate_every"] = validate_every
+    return TrainingSettings(**{**values, **settings.training})
+
+
+def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
+    """Choose season, design and split for a table, and lay everything out.
+
+    Raises: DataError when there is nothing to learn from, ConfigError for wrong settings.
+    """
+    _check_names(table)
+    longest = max(int(np.isfinite(one.target).any(axis=1).sum()) for one in table.series)
+    if longest <= settings.horizon:
+        raise DataError(
+            f"no series has more than {longest} rows with a value, and the horizon is "
+            f"{settings.horizon}: there is no full window to learn from. Give longer series, or a "
+            "shorter horizon."
+        )
+    model, schema = _design(table, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = make_network(schema, model)
+    panel = build_panel(table.series, schema, model.horizon)
+    kept = [_validation_rows(one, model, settings.validation) for one in table.series]
+    lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
+    train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
+    task = ForecastTask(network, panel, train_rows, settings.batch_size, settings.seed)
+    training = training_settings(settings, task.validate_every if any(kept) else None)
+    choose_device(training)
+    return Plan(
+        table, schema, model, task, training, (*table.notes, *_describe(table, schema, model, kept))
+    )
+
+
+def learn(
+    chosen: Plan, folder: Path | None, *, resume: bool, progress: bool
+) -> tuple[Fitted, TrainingResult]:
+    """Train what was planned; with `folder`, log and checkpoints go there."""
+    result = train(chosen.task, chosen.training, folder=folder, resume=resume, progress=progress)
+    summary = {name: value for name, value in asdict(result).items() if name != "history"}
+    fitted = Fitted(
+        schema=chosen.schema,
+        settings=chosen.model,
+        network=chosen.task.model.to("cpu").eval(),
+        states={},
+        training={**chosen.training.model_dump(mode="json"), "result": summary},
+        notes=chosen.notes,
+    )
+    return replace(fitted, states=fitted.read(chosen.table.series)), result
+
+
+def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+    """Check that a resumed run goes on with the table and settings it began with, if it began.
+
+    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
+    """
+    path = run.checkpoints / "fit.json"
+    if not path.is_file():
+        return
+    before = read_json(path)
+    now, then = _comparable(settings), before.get("settings", {})
+    changed = [
+        f"{name}={then.get(name)!r} (now {value!r})"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
+            "Use them, or start anew with --force."
+        )
+    if before.get("table") != _fingerprint(table):
+        raise RunError(
+            f"{run.path} was trained on other rows or columns; --resume needs the same table, "
+            "columns and --until. Use them, or start anew with --force."
+        )
+
+
+def note_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+    """Write down what a run is trained on, for `check_same_fit`."""
+    now = {"settings": _comparable(settings), "table": _fingerprint(table)}
+    write_json(run.checkpoints / "fit.json", now)
+
+
+def _comparable(settings: ForecasterSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"training"})
+
+
+def _fingerprint(table: SeriesSet) -> str:
+    digest = hashlib.sha256(repr((table.columns, table.frequency, table.categories)).encode())
+    for one in table.series:
+        digest.update(f"{one.name}\0{one.start}\0".encode())
+        for values in (one.target, one.past, one.future, one.static):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _check_names(table: SeriesSet) -> None:
+    """Forecasts have columns of their own, which must not meet the table's."""
+    for name in (table.columns.time, table.columns.series):
+        if name in RESERVED:
+            raise ConfigError(
+                f"the column {name!r} has a name that forecasts use for a column of their own "
+                f"({', '.join(RESERVED)}). Rename it in the table."
+            )
+
+
+def _design(table: SeriesSet, settings: ForecasterSettings) -> tuple[ModelSettings, Schema]:
+    values = [one.target[:, k] for one in table.series for k in range(one.target.shape[1])]
+    season = settings.season or detect_season(values, table.frequency.seasons())
+    model = design(
+        table.frequency,
+        season,
+        int(np.median([len(one.target) for one in table.series])),
+        horizon=settings.horizon,
+        context=settings.context,
+        stride=settings.stride,
+        sequence_length=settings.sequence_length,
+        **{name: getattr(settings, name) for name in NETWORK_FIELDS},
+    )
+    return model, learn_schema(table, choose_baseline(values, season, settings.horizon))
+
+
+def _validation_rows(series: Series, model: ModelSettings, share: float) -> int:
+    """Rows kept at the end of a series for validation; 0 when too little would be left.
+
+    They are counted back from the last observed row: a sensor that went silent validates nothing.
+    """
+    if share == 0:
+        return 0
+    observed = np.flatnonzero(np.isfinite(series.target).any(axis=1))
+    silent = len(series.target) - 1 - int(observed[-1])
+    length = len(series.target) - silent
+    for rows in (max(model.horizon, round(share * length)), model.horizon):
+        if length - rows >= max(2 * model.horizon, model.context + model.horizon):
+            return rows + silent
+    return 0
+
+
+def _describe(
+    table: SeriesSet, schema: Schema, model: ModelSettings, kept: Sequence[int]
+) -> tuple[str, ...]:
+    """What was inferred, in words."""
+    season = f"{model.season} rows" if model.season > 1 else "none found"
+    notes = [
+        f"frequency: {table.frequency.name}",
+        f"season: {season}",
+        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
+    ]
+    logarithm = [name for name, log in zip(schema.target, schema.logarithm, strict=True) if log]
+    if logarithm:
+        notes.append(
+            f"modelled by logarithm: {', '.join(logarithm)}; values of 0 or less count as missing"
+        )
+    for name, values in table.categories.items():
+        notes.append(f"{name}: read as categories, {', '.join(values[:8])}")
+    if not any(kept):
+        notes.append("too short to keep rows for validation; trained for a fixed length")
+    return tuple(notes)
