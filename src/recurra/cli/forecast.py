@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time as clock
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,14 +28,18 @@ Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra forecast 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 60
+TABLES = (".csv", ".parquet")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @app.command()
 def train(
     table: Annotated[Path, typer.Argument(help="CSV (also .gz, .xz) or Parquet, in long form.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    horizon: Annotated[int, typer.Option(help="Steps ahead.")],
     target: Annotated[str, typer.Option(help="Columns to forecast: units[,price].")],
+    horizon: Annotated[
+        int | None, typer.Option(help="Steps ahead [needed, here or in --config].")
+    ] = None,
     time: Annotated[str, typer.Option(help="Column of times, or of whole numbers.")] = "time",
     series: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
     future: Annotated[
@@ -69,7 +75,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting: hidden_size=64, training.learning_rate=1e-3."),
+        typer.Option("--set", help="Any setting, once for each: hidden_size=64."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
@@ -88,6 +94,7 @@ def train(
     """
     from recurra.cli.options import merge_settings, split_names
     from recurra.cli.output import print_json
+    from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
 
     explicit = {
@@ -103,20 +110,24 @@ def train(
         "seed": seed,
         "device": device,
     }
-    forecaster = Forecaster(**merge_settings(config, explicit, set_ or []))
-    forecaster.fit(
-        table,
-        time=time,
-        target=split_names(target),
-        series=series,
-        future=split_names(future),
-        past=split_names(past),
-        static=split_names(static),
-        until=until,
-        out=out,
-        force=force,
-        resume=resume,
-    )
+    settings = merge_settings(config, explicit, set_ or [])
+    if "horizon" not in settings:
+        raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
+    forecaster = Forecaster(**settings)
+    with _interruptible(out):
+        forecaster.fit(
+            table,
+            time=time,
+            target=split_names(target),
+            series=series,
+            future=split_names(future),
+            past=split_names(past),
+            static=split_names(static),
+            until=until,
+            out=out,
+            force=force,
+            resume=resume,
+        )
     result = forecaster.fitted.training["result"]
     if as_json:
         notes = list(forecaster.fitted.notes)
@@ -148,8 +159,7 @@ def evaluate(
     Windows of `horizon` rows lie side by side. The scores are also kept in the run folder, for
     `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome, print_table
-    from recurra.report.results import metric_names
+    from recurra.report.results import KEYS
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.forecasting.forecaster import Forecaster
     from recurra.tasks.forecasting.outcome import evaluation_outcome
@@ -157,18 +167,10 @@ def evaluate(
     started = clock.monotonic()
     evaluation = Forecaster.load(run).evaluate(table, windows=windows)
     outcome = evaluation_outcome(evaluation, table.name, clock.monotonic() - started)
-    write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
-    if as_json:
-        print_json(outcome)
-        return
-    for name, results in outcome.get("targets", {}).items():
-        names = metric_names(results)
-        rows = [[row["model"], *(row["metrics"].get(one) for one in names)] for row in results]
-        print_table([name, *names], rows)
-        print()
-    print_outcome(outcome, as_json=False)
-    for note in outcome["notes"]:
-        typer.echo(f"note: {note}")
+    try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
+        _print_scores(outcome, as_json, (*KEYS, "targets"))
+    finally:
+        write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
 
 
 @app.command()
@@ -197,25 +199,29 @@ def predict(
     The answer has one row per series, target and step, and one column per quantile.
     """
     from recurra.cli.output import print_json, print_table
-    from recurra.errors import RunError
+    from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
 
-    for path in (plot, None if out in (None, "-") else Path(str(out))):
-        if path is not None and path.exists() and not force:
-            raise RunError(f"{path} is already there. Pass --force to replace it.")
+    if out == "-" and as_json:
+        raise ConfigError("--out - and --json both write to stdout. Give one of them.")
+    _check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
+    _check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
     frame = forecaster.predict(table)
     if plot is not None:
         _plot(forecaster, table, plot)
     if out is not None:
         _write(frame, out)
-    elif as_json:
+    for path in (plot, None if out in (None, "-") else out):
+        if path is not None:
+            typer.echo(f"wrote {path}", err=True)
+    if as_json:
         columns = {name: _plain(frame[name]) for name in frame.columns}
         print_json({"task": "forecasting", "run": str(run), "forecast": columns})
-    else:
-        wanted = [
-            name for name in frame.columns if name[0] != "q" or name in ("q0.1", "q0.5", "q0.9")
-        ]
+    elif out is None:
+        first = len(frame.columns) - len(forecaster.settings.quantile_levels)
+        shown = [name for name in frame.columns[first:] if name in ("q0.1", "q0.5", "q0.9")]
+        wanted = [*frame.columns[:first], *shown]
         rows = [list(row) for row in zip(*(_plain(frame[name]) for name in wanted), strict=True)]
         print_table(wanted, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
@@ -238,15 +244,62 @@ def stream(
     Example:
       echo '{"date": "2016-01-01", "units": 12}' | recurra forecast stream runs/sales
 
+    A line holds the columns of the table: time, series, targets (null when missing), covariates.
+    With covariates known ahead, "future" holds one object of them per step: [{"promo": 1}, ...].
+
     The model's scaling is causal: each answer costs the same however long the stream has run, and
     equals what `predict` says of the same rows. A line that cannot be used is answered with an
-    error.
+    error and the stream goes on; the exit status is then 1 at its end.
     """
     from recurra.streaming.jsonlines import answer, flushed, read_lines
     from recurra.tasks.forecasting.forecaster import Forecaster
 
     session = Forecaster.load(run).stream(table)
-    answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
+    errors = answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
+    if errors:
+        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Say how to go on when training is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any((out / "checkpoints").glob("step-*.safetensors")):
+            typer.echo("training is saved; go on with the same command and --resume", err=True)
+        raise
+
+
+def _check_writable(option: str, path: Path | None, endings: tuple[str, ...], force: bool) -> None:
+    """Before work begins: that the file has a known ending and would replace nothing."""
+    from recurra.errors import ConfigError, RunError
+
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        known = ", ".join(endings[:-1]) + f" or {endings[-1]}"
+        raise ConfigError(f"{option} {path}: expected a file ending in {known}.")
+    if path.exists() and not force:
+        raise RunError(f"{path} is already there. Pass --force to replace it.")
+
+
+def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...]) -> None:
+    from recurra.cli.output import print_json, print_outcome, print_table
+    from recurra.report.results import metric_names
+
+    if as_json:
+        print_json({key: outcome[key] for key in keys if key in outcome})
+    else:
+        for name, results in outcome.get("targets", {}).items():
+            names = metric_names(results)
+            rows = [[row["model"], *(row["metrics"].get(one) for one in names)] for row in results]
+            print_table([name, *names], rows)
+            typer.echo()
+        print_outcome(outcome, as_json=False)
+    for note in outcome["notes"]:
+        typer.echo(f"note: {note}", err=as_json)
 
 
 def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
@@ -257,23 +310,31 @@ def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
 
 
 def _write(frame: Any, out: str) -> None:
-    """Write a polars frame; the file appears whole or not at all."""
+    """Write a polars frame; the file appears whole or not at all. CSV has times as text."""
     import io
 
-    from recurra.errors import ConfigError
     from recurra.runs import write_bytes
 
+    if not out.lower().endswith(".parquet"):
+        frame = frame.with_columns(
+            _texts(frame[name]) for name in frame.columns if frame[name].dtype.is_temporal()
+        )
     if out == "-":
         sys.stdout.write(frame.write_csv())
+        sys.stdout.flush()
         return
     buffer = io.BytesIO()
-    if out.endswith(".parquet"):
+    if out.lower().endswith(".parquet"):
         frame.write_parquet(buffer)
-    elif out.endswith(".csv"):
-        frame.write_csv(buffer)
     else:
-        raise ConfigError(f"--out {out}: expected a file ending in .csv or .parquet, or -.")
+        frame.write_csv(buffer)
     write_bytes(Path(out), buffer.getvalue())
+
+
+def _texts(column: Any) -> Any:
+    import polars as pl
+
+    return pl.Series(column.name, _plain(column))
 
 
 def _plain(column: Any) -> list[Any]:

@@ -29,34 +29,46 @@ def merge_settings(
 ) -> dict[str, Any]:
     """Settings from a file, over them the options given, over these `--set key=value`.
 
-    `training.KEY` is a setting of the training loop. Options that are None were not given.
+    `training.KEY` is a setting of the training loop, and `training` a table of them, over those
+    from before. Options that are None were not given.
     Raises: ConfigError for a file or assignment that cannot be read.
     """
     settings = {} if config is None else read_config(config)
     settings |= {key: value for key, value in explicit.items() if value is not None}
-    training = settings.get(TRAINING, {})
-    if not isinstance(training, Mapping):
-        raise ConfigError(f"the setting 'training' is {training!r}; expected a table of settings.")
-    training = dict(training)
+    training = _table(settings.get(TRAINING, {}))
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment!r}; expected key=value, as in --set dropout=0.2.")
         section, dot, name = key.strip().partition(".")
-        if dot and section == TRAINING:
+        if section != TRAINING:
+            settings[key.strip()] = _value(value)
+        elif dot:
             training[name] = _value(value)
         else:
-            settings[key.strip()] = _value(value)
+            training |= _table(_value(value))
     return {**settings, TRAINING: training} if training else settings
 
 
+def _table(training: Any) -> dict[str, Any]:
+    if not isinstance(training, Mapping):
+        raise ConfigError(f"the setting 'training' is {training!r}; expected a table of settings.")
+    return dict(training)
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """Settings from a .toml or .json file."""
+    """Settings from a .toml or .json file.
+
+    Raises: ConfigError for another ending or content, RunError when it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".toml", ".json"):
+        raise ConfigError(f"--config {path}: expected a file ending in .toml or .json.")
     with explained(path, "read"):
         text = path.read_bytes()
     try:
-        value = tomllib.loads(text.decode()) if path.suffix == ".toml" else json.loads(text)
-    except (UnicodeDecodeError, ValueError) as error:
+        value = tomllib.loads(text.decode()) if suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path} cannot be read: {error}.") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--config {path} holds a {type(value).__name__}; expected a table.")
@@ -67,5 +79,5 @@ def _value(text: str) -> Any:
     """A JSON value where the text is one, else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.strip()

@@ -16,6 +16,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="File to write [default: report.html in the run].")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --out.")] = False,
 ) -> None:
     """Write a run's report: one HTML file that needs nothing else.
 
@@ -25,9 +26,13 @@ def command(
     """
     import importlib
 
-    from recurra.errors import RunError, unknown
+    from recurra.errors import ConfigError, RunError, unknown
     from recurra.runs import RunFolder
 
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {out}: a report is HTML; expected a file ending in .html.")
+    if out is not None and out.exists() and not force:
+        raise RunError(f"{out} is already there. Pass --force to replace it.")
     folder = RunFolder.open(run)
     task = folder.read_config()["task"]
     if task not in REPORTS:
