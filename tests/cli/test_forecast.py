@@ -146,6 +146,18 @@ def test_wrong_usage_is_2_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_horizon_is_needed_from_somewhere(recurra: Recurra, table: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "settings.json", tmp_path / "run"
+    words = ["--time", "date", "--target", "units", "--series", "store", *TINY, "--out", out]
+    done = recurra("forecast", "train", table, *words)
+    assert (done.status, done.out) == (2, "")
+    assert "horizon" in done.err
+    assert not out.exists()
+    config.write_text('{"horizon": 6}')
+    assert recurra("forecast", "train", table, *words, "--config", config).status == 0
+    assert config_of(out)["model"]["horizon"] == 6
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

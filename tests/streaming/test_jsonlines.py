@@ -133,3 +133,11 @@ def test_flushed_hands_on_at_once() -> None:
     write("a\n")
     write("b\n")
     assert (stream.getvalue(), stream.flushes) == ("a\nb\n", 2)
+
+
+def test_half_a_surrogate_pair_is_answered_with_an_error() -> None:
+    written: list[str] = []
+    lines = ['{"key": "\\ud800"}', '{"key": "\\ud83d\\ude00"}']
+    assert answer(lines, dict, written.append) == 1
+    assert "surrogate" in written[0]
+    assert json.loads(written[1]) == {"key": "\U0001f600"}

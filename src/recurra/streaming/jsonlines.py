@@ -71,6 +71,11 @@ def parse_object(line: str | bytes, *, limit: int = LINE_LIMIT) -> dict[str, Any
         raise
     except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"a number cannot be read: {error}.") from error
+    if "\\ud" in text.lower():  # half a surrogate pair is no text, and could not be written back
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError("the line holds half a surrogate pair, which is no text.") from error
     if not isinstance(value, dict):
         raise DataError(f"the line is a {type(value).__name__}; expected an object, {{...}}.")
     return value

@@ -96,7 +96,7 @@ def _line(entry: dict[str, Any]) -> str:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         return None

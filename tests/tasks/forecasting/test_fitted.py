@@ -199,7 +199,6 @@ HUGE: dict[str, Change] = {
     "horizon": lambda c: c["model"].update(horizon=10**30),
     "num_layers": lambda c: c["model"].update(num_layers=10**9),
     "stride": lambda c: c["model"].update(stride=10**18),
-    "scale": lambda c: c["table"]["past_scale"].update(deviation=[1e308, 1.0, 1.0]),
     "infinite": lambda c: c["table"]["past_scale"].update(mean=[float("inf"), 0.0, 0.0]),
 }
 
@@ -215,6 +214,9 @@ def test_an_edited_config_is_named(run: RunFolder, edit: Change) -> None:
 def test_an_edit_that_only_moves_the_forecast_is_named_too(run: RunFolder) -> None:
     """Other scales or column names would fit the weights, and give another forecast in silence."""
     change_config(run, lambda c: c["table"].update(target=["other", "target"]), sealed=False)
+    assert "is damaged or was edited" in refusal(run, "config.json")
+    huge = {"deviation": [1e308, 1.0, 1.0]}
+    change_config(run, lambda c: c["table"]["past_scale"].update(huge), sealed=False)
     assert "is damaged or was edited" in refusal(run, "config.json")
 
 
@@ -241,6 +243,15 @@ def test_settings_that_the_weights_do_not_fit_are_named_also_under_a_seal(
 ) -> None:
     change_config(run, edit, sealed=True)
     with pytest.raises(RunError, match=r"safetensors does not fit .*config\.json: "):
+        Forecaster.load(run.path)
+
+
+@pytest.mark.parametrize("edit", HUGE.values(), ids=HUGE)
+def test_huge_numbers_take_no_memory_and_are_named_also_under_a_seal(
+    run: RunFolder, edit: Change
+) -> None:
+    change_config(run, edit, sealed=True)
+    with pytest.raises(RunError, match=r"config\.json"):
         Forecaster.load(run.path)
 
 

@@ -163,11 +163,17 @@ def make_network(schema: Schema, settings: ModelSettings) -> ForkingNetwork:
 
 def _check_shapes(weights: Mapping[str, Tensor], config: RunConfig, run: RunFolder) -> None:
     """Compare shapes before any memory is taken for a network of the config's size."""
-    with torch.device("meta"):
-        wanted = {
-            name: tuple(tensor.shape)
-            for name, tensor in make_network(config.table, config.model).state_dict().items()
-        }
+    try:
+        if config.model.num_layers > len(weights):  # each has several; never build a billion
+            raise RuntimeError(f"{config.model.num_layers} layers out of {len(weights)} tensors")
+        with torch.device("meta"):
+            network = make_network(config.table, config.model)
+    except RuntimeError as error:  # sizes whose product is no integer
+        raise RunError(
+            f"{run.model_path} does not fit {run.config_path}: {_first_line(error)}. "
+            "Restore both from the same run."
+        ) from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | weights.keys()):
         shape = tuple(weights[name].shape) if name in weights else None
         if shape != wanted.get(name):

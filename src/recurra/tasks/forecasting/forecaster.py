@@ -231,7 +231,10 @@ class Forecaster:
         try:
             forecaster = cls(**settings)
         except (ConfigError, TypeError) as error:
-            raise RunError(f"{run.config_path} is damaged or was edited: {error}") from error
+            raise RunError(
+                f"{run.config_path} is damaged or was edited: {error} Restore it from a copy or "
+                "train again."
+            ) from error
         forecaster._fitted = fitted
         return forecaster
 

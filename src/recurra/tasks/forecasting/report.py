@@ -110,7 +110,7 @@ def add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]
 def add_evaluation(page: Page, metrics: Mapping[str, Any]) -> None:
     """Scores, errors by step ahead and calibration, from what `evaluate` left in metrics.json."""
     page.heading("Scores on rows after the training data")
-    add_scores(page, metrics["results"], metrics["data"])
+    add_scores(page, metrics["results"], str(metrics.get("data", "")))
     for target, results in metrics.get("targets", {}).items():
         add_scores(page, results, target)
     details = metrics.get("details")
@@ -165,7 +165,7 @@ def run_report(run: RunFolder) -> Page:
 def _read_metrics(run: RunFolder) -> dict[str, Any]:
     try:
         metrics = read_json(run.metrics_path)
-        if isinstance(metrics, dict) and {"results", "data"} <= metrics.keys():
+        if isinstance(metrics, dict) and _are_results(metrics.get("results")):
             return metrics
         reason = "it has no results"
     except RunError as error:
@@ -173,6 +173,13 @@ def _read_metrics(run: RunFolder) -> dict[str, Any]:
     raise RunError(
         f"{run.metrics_path} cannot be used ({reason}). Run `recurra forecast evaluate` again, or "
         "remove it."
+    )
+
+
+def _are_results(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and "model" in row and isinstance(row.get("metrics"), dict)
+        for row in value
     )
 
 

@@ -20,7 +20,7 @@ class CheckedModel(BaseModel):
     # Hidden from type checkers, which know the keyword arguments from the fields above.
     if not TYPE_CHECKING:
 
-        def __init__(self, **values: Any) -> None:
+        def __init__(self, /, **values: Any) -> None:
             try:
                 super().__init__(**values)
             except ValidationError as error:
