@@ -45,7 +45,7 @@ def command(
             typer.echo()
         if "targets" not in outcome:
             print_outcome(outcome, as_json=False)
-        for line in outcome["verdicts"]:
+        for line in (*outcome["verdicts"], *(f"note: {note}" for note in outcome["notes"])):
             typer.echo(line)
         typer.echo()
     typer.echo(f"report: {report}")

@@ -165,6 +165,7 @@ def combine(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "data": first["data"],
         "results": _combine_results([outcome["results"] for outcome in outcomes]),
         **({"targets": targets} if targets else {}),
+        "notes": list(dict.fromkeys(note for o in outcomes for note in o.get("notes", ()))),
         "seconds": statistics.fmean(outcome["seconds"] for outcome in outcomes),
         "machine": "; ".join(dict.fromkeys(str(o["machine"]) for o in outcomes)),
         "commit": "; ".join(dict.fromkeys(str(o["commit"]) for o in outcomes)),
@@ -240,6 +241,7 @@ def format_table(
     several = len(seeds) > 1
     lines += [
         "",
+        *(f"- {note}" for note in outcome.get("notes", ())),
         f"- data: {outcome['data']}",
         f"- seed{'s' if several else ''}: {', '.join(seeds)}"
         + (" (mean ± standard deviation over the seeds)" if several else ""),

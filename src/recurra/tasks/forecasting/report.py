@@ -113,6 +113,8 @@ def add_evaluation(page: Page, metrics: Mapping[str, Any]) -> None:
     add_scores(page, metrics["results"], str(metrics.get("data", "")))
     for target, results in metrics.get("targets", {}).items():
         add_scores(page, results, target)
+    for note in metrics.get("notes", ()):
+        page.text(f"Note: {note}.")
     details = metrics.get("details")
     if not details:
         return
