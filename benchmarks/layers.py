@@ -73,9 +73,10 @@ def page(result: dict) -> str:
     lines = [
         "# layers",
         "",
-        "Time of one call of `torch.nn` and of `recurra.nn` on the same weights, in turn, on one",
-        f"thread, float32, median of {ROUNDS} rounds. A ratio above 1 means that recurra is faster;",
-        "its range leaves out the lowest and the highest round. recurra runs its reference backend.",
+        "Time of one call of `torch.nn` and of `recurra.nn` on the same weights, in turn, on",
+        f"one thread, float32, median of {ROUNDS} rounds. A ratio above 1 means that recurra is",
+        "faster; its range leaves out the lowest and the highest round. recurra runs its",
+        "reference backend here.",
         "",
         "| layer | batch, time, input, hidden | mode | torch ms | recurra ms | ratio | range |",
         "|---|---|---|---:|---:|---:|---|",
