@@ -113,7 +113,7 @@ def train(
     settings = merge_settings(config, explicit, set_ or [])
     if "horizon" not in settings:
         raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
-    forecaster = Forecaster(**settings)
+    forecaster = Forecaster.from_settings(settings)
     with _interruptible(out):
         forecaster.fit(
             table,

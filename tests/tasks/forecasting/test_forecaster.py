@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.tasks.forecasting.tables import QUICK, days, fitted_on, ramp, several
 
 from recurra import Forecaster
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
+from recurra.tasks.forecasting.settings import ForecasterSettings
 
 
 def median(frame: Any) -> np.ndarray:
@@ -312,7 +314,6 @@ def test_unfitted_forecaster_says_so() -> None:
     ("arguments", "words"),
     [
         ({"horizon": 0}, "horizon=0"),
-        ({"horizon": 3, "hiden_size": 8}, "'hiden_size'; did you mean 'hidden_size'"),
         ({"horizon": 3, "cell": "grru"}, "cell='grru'"),
         ({"horizon": 3, "quantile_levels": (0.1, 0.9)}, "must contain 0.5"),
         ({"horizon": 3, "quantile_levels": (0.9, 0.5)}, "must rise strictly"),
@@ -323,6 +324,45 @@ def test_unfitted_forecaster_says_so() -> None:
 def test_wrong_settings_are_named(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         Forecaster(**arguments)
+
+
+def test_settings_by_name_are_checked_and_the_nearest_is_named() -> None:
+    made = Forecaster.from_settings({"horizon": 3, "hidden_size": 8})
+    assert made.settings == Forecaster(horizon=3, hidden_size=8).settings
+    with pytest.raises(ConfigError, match="'hiden_size'; did you mean 'hidden_size'"):
+        Forecaster.from_settings({"horizon": 3, "hiden_size": 8})
+
+
+def test_arguments_have_the_defaults_of_the_settings() -> None:
+    parameters = inspect.signature(Forecaster).parameters
+    fields = ForecasterSettings.model_fields
+    assert set(parameters) == {*fields, "progress"}
+    defaults = ForecasterSettings(horizon=3)
+    for name in fields.keys() - {"horizon", "training"}:
+        assert parameters[name].default == getattr(defaults, name), name
+
+
+def test_until_leaves_out_the_known_future_too() -> None:
+    frame = several((60,))
+    forecaster = Forecaster(horizon=4, **QUICK).fit(frame, future="promo", until="2020-02-09")
+    other = frame.with_columns(
+        promo=pl.when(pl.arange(60) > 39).then(~pl.col("promo")).otherwise(pl.col("promo"))
+    )
+    again = Forecaster(horizon=4, **QUICK).fit(other, future="promo", until="2020-02-09")
+    for before, after in zip(
+        forecaster.fitted.network.parameters(), again.fitted.network.parameters(), strict=True
+    ):
+        assert torch.equal(before, after)
+    assert forecaster.fitted.schema.future_scale == again.fitted.schema.future_scale
+
+
+def test_covariates_are_centred_and_scaled_by_training() -> None:
+    frame = several((60,)).with_columns(price=1000 + 50 * pl.col("price"))
+    forecaster = Forecaster(horizon=4, **QUICK).fit(frame, past="price")
+    scale = forecaster.fitted.schema.past_scale
+    seen = scale.apply(forecaster.read(frame).series[0].past)
+    assert abs(seen.mean()) < 1e-9
+    assert seen.std() == pytest.approx(1.0)
 
 
 def test_unknown_column_lists_the_nearest() -> None:

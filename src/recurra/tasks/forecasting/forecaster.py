@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from recurra.tasks.forecasting.learning import (
     plan,
     training_settings,
 )
-from recurra.tasks.forecasting.settings import ForecasterSettings
+from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings
 from recurra.tasks.forecasting.stream import ForecastStream, index_of, last_quantiles
 from recurra.training.loop import TrainingResult
 
@@ -42,14 +42,19 @@ class Forecaster:
     normalised by what is known then, and forecasts every step ahead, nine quantiles each.
 
     horizon         steps ahead
-    context         rows in the window of one step; from the frequency and season when None
+    context         rows in the window of one step; from the frequency and season when None, as are
+                    stride, the rows between steps, and sequence_length, the steps in training
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
+    quantile_levels quantiles to forecast; the median must be among them
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
     validation      share of the end of each series that is kept to stop at the best weights; 0 for
                     none. Training ends early after `patience` validations without a better one
     frequency       step of the time column, such as "1h"; inferred when None
     duplicates      what to do with repeated times: "error", "mean", "first", "last"
+    time_format     "dmy", "mdy" or a pattern, where the table's times could be read in two ways
+    seed, device    seed of all chance; "auto", "cpu" or "cuda" to train on
+    progress        show a bar, or lines, on stderr
     training        further settings of the training loop, as {"learning_rate": 1e-3}
 
     Raises: ConfigError for a setting that is unknown or out of range.
@@ -67,12 +72,48 @@ class Forecaster:
     Recurrent Forecaster"; the network is described in `network.py`, its inputs in `features.py`.
     """
 
-    def __init__(self, *, horizon: int, progress: bool = True, **settings: Any) -> None:
-        self.settings = ForecasterSettings(horizon=horizon, **settings)
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        context: int | None = None,
+        season: int | None = None,
+        stride: int | None = None,
+        sequence_length: int | None = None,
+        cell: Literal["gru", "lstm", "rnn"] = "gru",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.1,
+        quantile_levels: Sequence[float] = QUANTILE_LEVELS,
+        minutes: float | None = None,
+        steps: int | None = None,
+        batch_size: int = 48,
+        validation: float = 0.15,
+        patience: int = 10,
+        seed: int = 0,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        frequency: str | None = None,
+        duplicates: Literal["error", "mean", "first", "last"] = "error",
+        time_format: str | None = None,
+        training: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        given = locals()
+        values = {name: given[name] for name in ForecasterSettings.model_fields}
+        self.settings = ForecasterSettings(**{**values, "training": dict(training or {})})
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
         training_settings(self.settings, validate_every=1)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], *, progress: bool = True) -> Self:
+        """A forecaster from settings by name, as a file holds them.
+
+        Raises: ConfigError naming every one that is unknown (and the nearest), or out of range.
+        """
+        checked = ForecasterSettings(**settings)
+        return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
         given = self.settings.model_dump(exclude_defaults=True)
@@ -229,8 +270,8 @@ class Forecaster:
         run = RunFolder.open(path, TASK)
         fitted, settings = Fitted.load(run)
         try:
-            forecaster = cls(**settings)
-        except (ConfigError, TypeError) as error:
+            forecaster = cls.from_settings(settings)
+        except ConfigError as error:
             raise RunError(
                 f"{run.config_path} is damaged or was edited: {error} Restore it from a copy or "
                 "train again."
