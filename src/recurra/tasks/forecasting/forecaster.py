@@ -17,6 +17,7 @@ from recurra.data.tables import read_table
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError, unknown
 from recurra.runs import RunFolder
 from recurra.tasks.forecasting.backtest import backtest
+from recurra.tasks.forecasting.clock import index_of
 from recurra.tasks.forecasting.evaluation import Evaluation, evaluate
 from recurra.tasks.forecasting.fitted import TASK, Fitted
 from recurra.tasks.forecasting.frames import prediction_frame
@@ -28,7 +29,7 @@ from recurra.tasks.forecasting.learning import (
     training_settings,
 )
 from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings
-from recurra.tasks.forecasting.stream import ForecastStream, index_of, last_quantiles
+from recurra.tasks.forecasting.stream import ForecastStream, last_quantiles
 from recurra.training.loop import TrainingResult
 
 ROLES = ("time", "target", "series", "future", "past", "static")

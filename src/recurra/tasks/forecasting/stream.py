@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recurra.data.calendar import format_time
-from recurra.data.frequency import Frequency
 from recurra.data.series import Series
-from recurra.data.times import read_times
 from recurra.errors import DataError
+from recurra.tasks.forecasting.clock import index_of
 from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.frames import quantile_name
 from recurra.tasks.forecasting.schema import restore, transform
@@ -252,33 +251,6 @@ def last_quantiles(fitted: Fitted, series: Sequence[Series]) -> Array:
         made = ahead[1] if not fitted.schema.future else np.concatenate(ahead, axis=1)
         out[n] = stream.quantiles(one.name, made)
     return out
-
-
-def index_of(time: Any, grid: Frequency, time_format: str | None, *, floor: bool = False) -> int:
-    """Grid index of one time, in any form that a table's time column may have.
-
-    With `floor` a time between two grid points stands for the one before it.
-
-    Raises: DataError when it cannot be read or is off the grid.
-    """
-    import narwhals as nw
-    import polars as pl
-
-    if isinstance(time, int) and not -(2**63) <= time < 2**63:
-        raise DataError(f"time {str(time)[:40]} is too large for a time. Correct it.")
-    column = nw.from_native(pl.Series("time", [time], strict=False), series_only=True)
-    times = read_times(
-        column, frequency=grid, time_format=time_format, where=lambda _: f"time {time!r}"
-    )
-    if times.missing[0]:
-        raise DataError(f"time {time!r} is missing; expected one like the table's times.")
-    index = grid.floor(times.values)
-    if not floor and not grid.on_grid(times.values)[0]:
-        around = [format_time(t) for t in grid.times(np.array([index[0], index[0] + 1]))]
-        raise DataError(
-            f"time {time} is not on the grid of {grid.name}; expected {around[0]} or {around[1]}."
-        )
-    return int(index[0])
 
 
 def _called(name: str) -> str:
