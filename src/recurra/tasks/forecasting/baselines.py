@@ -17,7 +17,7 @@ LOOK_BACK = 64
 MAX_ETS_COST = 1_000_000
 """Rows that AutoETS may be fitted to in all, which takes about a minute; it is fitted anew for
 every window, and a season makes a row cost several times as much."""
-SEASONAL_COST = 6
+SEASONAL_COST = 20
 MAX_ETS_SEASON = 24
 MAX_ETS_ROWS = 2000
 MIN_ETS_ROWS = 10
