@@ -42,6 +42,13 @@ def test_longer_season_wins_only_when_it_is_much_closer() -> None:
     assert detect_season([day * weekend], (24, 168)) == 168
 
 
+def test_season_of_some_is_taken_and_of_few_is_not() -> None:
+    waves = [wave(200, seed=seed) for seed in range(8)]
+    noise = [RNG.standard_normal(200) for _ in range(20)]
+    assert detect_season(waves + noise[:12], (7,)) == 7
+    assert detect_season(waves[:2] + noise[:18], (7,)) == 1
+
+
 def test_empty_channels_do_not_hide_a_season() -> None:
     waves = [wave(200, seed=seed) for seed in range(9)]
     assert detect_season([*waves, np.full(200, np.nan)], (7, 365)) == 7

@@ -17,6 +17,8 @@ Array = npt.NDArray[np.float64]
 CLEAR = 0.95
 """A season is clear when values a season apart differ by less than this share of others, and by
 less than 1 − 1/√n: the ratio of n values of noise is seldom lower."""
+SHARE = 0.25
+"""A season is taken when it is clear in this share of the series: of noise, a twentieth has one."""
 BETTER = 0.8
 """A longer season must differ by less than this share of the shorter one."""
 SAMPLE = 64
@@ -54,7 +56,7 @@ def _difference(values: Array, lag: int) -> float:
 
 
 def detect_season(series: Sequence[Array], candidates: Sequence[int]) -> int:
-    """The season of most of `series`, out of `candidates` in rows; 1 when none is clear.
+    """The season of `series`, out of `candidates` in rows; 1 when too few show one clearly.
 
     A series (n,) is judged after its linear trend is removed. The shortest clear season wins,
     unless values a longer one apart are much more alike (by `BETTER`).
@@ -66,7 +68,7 @@ def detect_season(series: Sequence[Array], candidates: Sequence[int]) -> int:
             continue
         ratios = np.array([season_ratio(x, season) / _noise_ratio(len(x)) for x in sample])
         ratios = ratios[np.isfinite(ratios)]
-        if len(ratios) * 2 <= len(sample) or np.median(ratios) >= 1:
+        if len(ratios) * 2 <= len(sample) or np.mean(ratios < 1) < SHARE:
             continue
         spread = [_difference(x, season) / _deviation(x) for x in sample if len(x) > season]
         if np.median(spread) < BETTER * difference:
