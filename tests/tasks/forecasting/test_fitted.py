@@ -162,6 +162,10 @@ EDITS: dict[str, Change] = {
     "unknown baseline": lambda c: c["table"].update(baseline="best"),
     "frequency": lambda c: c["table"].update(frequency={"kind": "never"}),
     "frequency of nothing": lambda c: c["table"].update(frequency={}),
+    "no logarithm": lambda c: c["table"].update(logarithm=[]),
+    "too many signs": lambda c: c["table"].update(non_negative=[True, True, True]),
+    "more layers than anyone has": lambda c: c["model"].update(num_layers=65),
+    "season of ages": lambda c: c["model"].update(season=10**12),
 }
 """What no version of recurra writes: refused whether the checksum is right or not."""
 

@@ -150,7 +150,7 @@ def evaluate(fitted: Fitted, series: Sequence[Series], windows: int | None) -> E
         notes = (
             *notes,
             f"{late} series of the table start after the training data: their forecasts know "
-            "nothing of what was before. Give the rows of training as well.",
+            "nothing of what was before; give the rows of training as well",
         )
     train_rows = [_train_rows(one, int(ends[n]), row[number == n]) for n, one in enumerate(series)]
     ours = fitted.quantiles(series, number, row)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from recurra.data.frequency import Frequency
 from recurra.data.series import Columns, Series, SeriesSet
@@ -68,6 +68,13 @@ class Schema(BaseModel):
     past_scale: CovariateScale
     static_scale: CovariateScale
     baseline: Literal["naive", "seasonal_naive"]
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Schema:
+        for name in ("logarithm", "non_negative"):
+            if len(getattr(self, name)) != len(self.target):
+                raise ValueError(f"{name} must have one entry for each of {list(self.target)}")
+        return self
 
     @property
     def columns(self) -> Columns:

@@ -38,12 +38,12 @@ class ModelSettings(CheckedModel):
 
     horizon: int = Field(ge=1, le=10_000)
     context: int = Field(ge=1, le=100_000)
-    season: int = Field(ge=1)
-    stride: int = Field(ge=1)
-    sequence_length: int = Field(ge=1)
+    season: int = Field(ge=1, le=10_000_000)
+    stride: int = Field(ge=1, le=100_000)
+    sequence_length: int = Field(ge=1, le=100_000)
     cell: Literal["gru", "lstm", "rnn"] = "gru"
-    hidden_size: int = Field(default=128, ge=1)
-    num_layers: int = Field(default=1, ge=1)
+    hidden_size: int = Field(default=128, ge=1, le=16_384)
+    num_layers: int = Field(default=1, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
 
@@ -79,12 +79,12 @@ class ForecasterSettings(CheckedModel):
 
     horizon: int = Field(ge=1, le=10_000)
     context: int | None = Field(default=None, ge=1, le=100_000)
-    season: int | None = Field(default=None, ge=1)
-    stride: int | None = Field(default=None, ge=1)
-    sequence_length: int | None = Field(default=None, ge=1)
+    season: int | None = Field(default=None, ge=1, le=10_000_000)
+    stride: int | None = Field(default=None, ge=1, le=100_000)
+    sequence_length: int | None = Field(default=None, ge=1, le=100_000)
     cell: Literal["gru", "lstm", "rnn"] = "gru"
-    hidden_size: int = Field(default=128, ge=1)
-    num_layers: int = Field(default=1, ge=1)
+    hidden_size: int = Field(default=128, ge=1, le=16_384)
+    num_layers: int = Field(default=1, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     minutes: float | None = Field(default=None, gt=0)
