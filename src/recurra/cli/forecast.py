@@ -65,7 +65,7 @@ def train(
     ] = None,
     cell: Annotated[str | None, typer.Option(help="gru, lstm or rnn [default: gru].")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Longest time to train [default: 10].")
+        float | None, typer.Option(help="Time that training may take [default: 10].")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Train this many updates instead of by the clock.")
@@ -89,8 +89,9 @@ def train(
     Example:
       recurra forecast train sales.csv --time date --target units --horizon 28 --out runs/sales
 
-    Training ends after --minutes at the latest, and before when the rows kept for validation get no
-    better. --until leaves the end of the table for `recurra forecast evaluate`.
+    Training ends after about --minutes, and before when the rows kept for validation get no better;
+    reading the table before and the series' states after comes on top. --until leaves the end of
+    the table for `recurra forecast evaluate`.
     """
     from recurra.cli.options import merge_settings, split_names
     from recurra.cli.output import print_json
