@@ -29,6 +29,7 @@ class Changed(LSTM):
         (GRU(2, 3, reset_after=False), Features(1, 1), torch.float32, "reset_after=False"),
         (GRU(2, 3), Features(1, 1, reset=True), torch.float32, "reset the state"),
         (GRU(2, 3), Features(1, 1, masks=True), torch.float32, "dropout mask"),
+        (GRU(2, 3), Features(1, 1, zoneout=True), torch.float32, "it has no zoneout"),
         (GRU(2, 3), Features(0, 7), torch.float32, r"empty call \(batch 0, time 7\)"),
         (GRU(2, 3), Features(7, 0), torch.float32, r"empty call \(batch 7, time 0\)"),
         (GRU(2, 3), Features(1, 65_536), torch.float32, "65535 time steps, and x has 65536"),

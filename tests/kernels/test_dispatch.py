@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,14 +14,20 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.errors import BackendError, ConfigError
-from recurra.kernels import dispatch
-from recurra.kernels.sequence import Features, Sequence
+from recurra.kernels import cpu, dispatch, reference
+from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 CPU = torch.device("cpu")
 PLAIN = Features(batch=2, time=3)
 
 
-def test_auto_takes_the_reference_on_the_cpu() -> None:
+@pytest.mark.skipif(cpu._core is None, reason="the compiled core is not built here")
+def test_auto_takes_the_kernels_on_the_cpu() -> None:
+    assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, CPU) == "cpu"
+
+
+def test_auto_takes_the_reference_where_the_core_is_missing(monkeypatch) -> None:
+    monkeypatch.setattr(cpu, "_core", None)
     assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, CPU) == "reference"
 
 
@@ -53,9 +62,10 @@ def test_autocast_runs_the_whole_recurrence_in_its_dtype(dtype) -> None:
     params = {name: value.requires_grad_() for name, value in params.items()}
     state = cell.make_state(torch.randn(2, 4), torch.randn(2, 4))
     x, mask = torch.randn(2, 5, 3), Masks(torch.ones(2, 4))
+    zoneout = Zoneout((torch.zeros(2, 5, 4), 0.1))
     reset = torch.zeros(2, 5, dtype=torch.bool)
     reset[0, 3] = True
-    call = Sequence(cell, x, params, state, reset=reset, masks=mask)
+    call = Sequence(cell, x, params, state, reset=reset, masks=mask, zoneout=zoneout)
     with torch.autocast("cpu", dtype):
         output, final = dispatch.run(call)
         assert torch.is_autocast_enabled("cpu")
@@ -92,3 +102,68 @@ def test_autocast_leaves_float64_alone() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         output, _ = dispatch.run(call)
     assert torch.equal(output, dispatch.run(call)[0])
+
+
+def _directions(cell: GRU, batch_first: bool = True) -> list[Sequence]:
+    torch.manual_seed(4)
+    x = torch.randn(2, 5, 3) if batch_first else torch.randn(5, 2, 3)
+    calls = []
+    for reverse in (False, True):
+        params = {name: torch.randn(shape) for name, shape in cell.parameter_shapes().items()}
+        calls.append(Sequence(cell, x, params, batch_first=batch_first, reverse=reverse))
+    return calls
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_directions_come_out_side_by_side_with_a_state_each(batch_first) -> None:
+    calls = _directions(GRU(3, 4), batch_first)
+    output, states = dispatch.run_together(calls, "reference")
+    assert output.shape == ((2, 5, 8) if batch_first else (5, 2, 8))
+    for call, part, state in zip(calls, output.split(4, -1), states, strict=True):
+        alone, own = dispatch.run(call, "reference")
+        assert torch.equal(part, alone)
+        assert torch.equal(state.h, own.h)
+
+
+def test_a_backend_that_can_gets_all_directions_at_once(monkeypatch) -> None:
+    seen = []
+
+    def run_together(calls):
+        seen.append(len(calls))
+        return torch.zeros(1), ["first", "second"]
+
+    both = SimpleNamespace(
+        why_not=lambda cell, features, dtype, device: "it is short" if features.reset else None,
+        run=reference.run,
+        run_together=run_together,
+    )
+    monkeypatch.setattr(dispatch, "BACKENDS", {"both": both, "reference": reference})
+    forward, backward = _directions(GRU(3, 4))
+    _, states = dispatch.run_together([forward, backward])
+    assert (seen, states) == ([2], ["first", "second"])
+
+    dispatch.run_together([forward])
+    dispatch.run_together([forward, backward], "reference")
+    resetting = replace(backward, reset=torch.zeros(2, 5, dtype=torch.bool))
+    output, states = dispatch.run_together([forward, resetting])
+    assert seen == [2], "one call, or two on different backends, are not run together"
+    assert torch.equal(output[..., 4:], dispatch.run(backward, "reference")[0])
+    with pytest.raises(BackendError, match="'both' cannot run this GRU: it is short"):
+        dispatch.run_together([forward, resetting], "both")
+
+
+def test_autocast_casts_directions_once_and_is_off_inside(monkeypatch) -> None:
+    seen = []
+
+    def run_together(calls):
+        seen.extend((call.x, call.params["weight_hh"].dtype) for call in calls)
+        assert not torch.is_autocast_enabled("cpu")
+        return reference.run(calls[0])[0], []
+
+    both = SimpleNamespace(why_not=reference.why_not, run_together=run_together)
+    monkeypatch.setattr(dispatch, "BACKENDS", {"both": both})
+    with torch.autocast("cpu", torch.bfloat16):
+        dispatch.run_together(_directions(GRU(3, 4)))
+    (x, dtype), (other, _) = seen
+    assert x is other
+    assert x.dtype == dtype == torch.bfloat16

@@ -14,7 +14,7 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.kernels import dispatch
-from recurra.kernels.sequence import Sequence, check_lengths
+from recurra.kernels.sequence import Sequence, Zoneout, check_lengths
 
 
 class LeakyState(NamedTuple):
@@ -65,9 +65,33 @@ def test_a_cell_of_ones_own_gets_lengths_resets_and_directions() -> None:
     assert final.total.squeeze(-1).tolist() == [6, 11]
 
 
+def test_zoneout_keeps_the_state_of_a_cell_whose_output_is_no_part_of_it() -> None:
+    cell = Leaky(1, 1)
+    assert cell.output_part is None
+    params = {"weight_ih": torch.ones(1, 1), "decay": torch.ones(1)}
+    x = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1)
+    zoneout = Zoneout((torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1),))
+    output, final = dispatch.run(Sequence(cell, x, params, zoneout=zoneout))
+    assert output.flatten().tolist() == [1, 3, 5], "the output of a step is the cell's own"
+    assert final.total.tolist() == [[5]]
+    output, final = dispatch.run(Sequence(cell, x, params, zoneout=Zoneout((0.5,))))
+    assert output.flatten().tolist() == [1, 2.5, 5.5]
+    assert final.total.tolist() == [[3.5]]
+
+
 @pytest.mark.parametrize("cell", [Elman(2, 3), LSTM(2, 3, proj_size=2), GRU(2, 3)])
-def test_second_derivatives_agree_with_finite_differences(cell) -> None:
+def test_the_stock_cells_put_out_their_h(cell) -> None:
+    assert cell.output_part == "h"
+
+
+@pytest.mark.parametrize("cell", [Elman(2, 3), LSTM(2, 3, proj_size=2), GRU(2, 3)])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_second_derivatives_agree_with_finite_differences(cell, dropped) -> None:
     torch.manual_seed(0)
+    more = {}
+    if dropped:
+        more["masks"] = Masks(torch.rand(2, 3, cell.output_size, dtype=torch.float64))
+        more["zoneout"] = Zoneout((0.3,) * len(cell.state_sizes()))
     names = list(cell.parameter_shapes())
     values = [
         torch.randn(shape, dtype=torch.float64).mul(0.5).requires_grad_()
@@ -76,7 +100,8 @@ def test_second_derivatives_agree_with_finite_differences(cell) -> None:
     x = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
 
     def function(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        output, final = dispatch.run(Sequence(cell, x, dict(zip(names, values, strict=True))))
+        params = dict(zip(names, values, strict=True))
+        output, final = dispatch.run(Sequence(cell, x, params, **more))
         return output, *final
 
     torch.autograd.gradgradcheck(function, (x, *values), rtol=1e-5, atol=1e-7)

@@ -8,26 +8,30 @@ from tests.laws.cases import Case, Shape, pairs
 
 # Unsorted, with a row without any step, a full one, and one that ends in between.
 LENGTHS = [2, 0, 4]
-PLAIN = [pytest.param(*p.values, {}, id=p.id) for p in pairs()]
 
 
-def _with(label: str, **features: bool) -> list[object]:
-    return [pytest.param(*p.values, features, id=f"{p.id}-{label}") for p in pairs(**features)]
+def _with(label: str, times: tuple[int, ...] = (4,), **features: bool) -> list[object]:
+    return [
+        pytest.param(*p.values, features, time, id=f"{p.id}-{label}-{time}")
+        for p in pairs(**features)
+        for time in times
+    ]
 
 
 CASES = [
-    *PLAIN,
+    *_with("plain", (1, 4)),
     *_with("reverse", reverse=True),
     *_with("lengths", lengths=True),
     *_with("lengths-reverse", lengths=True, reverse=True),
     *_with("reset", reset=True),
     *_with("masks", masks=True),
-    *_with("everything", lengths=True, reverse=True, reset=True, masks=True),
+    *_with("zoneout", zoneout=True),
+    *_with("everything", (1, 4), lengths=True, reset=True, masks=True, zoneout=True),
+    *_with("everything-reverse", lengths=True, reset=True, masks=True, zoneout=True, reverse=True),
 ]
 
 
-@pytest.mark.parametrize(("make", "runner", "features"), CASES)
-@pytest.mark.parametrize("time", [1, 4])
+@pytest.mark.parametrize(("make", "runner", "features", "time"), CASES)
 def test_gradients_agree_with_finite_differences(make, runner, features, time) -> None:
     shape = Shape(batch=3, time=time, input=2, hidden=3, batch_first=True, seed=5)
     case = Case.draw(make, runner, shape).fresh()
@@ -37,7 +41,9 @@ def test_gradients_agree_with_finite_differences(make, runner, features, time) -
     if features.get("reset"):
         call["reset"] = case.resets()
     if features.get("masks"):
-        call["mask"] = torch.rand(3, case.cell.output_size, generator=case.rng).to(case.x)
+        call["mask"] = case.mask(fresh=len(features) > 1)
+    if features.get("zoneout"):
+        call["zoneout"] = case.zoneout(drawn=len(features) > 1)
     call["reverse"] = features.get("reverse", False)
     names, parts = list(case.params), len(case.state)
 
@@ -46,6 +52,8 @@ def test_gradients_agree_with_finite_differences(make, runner, features, time) -
         params = dict(zip(names, rest[parts:], strict=True))
         return case.run(x=x, state=state, params=params, **call)
 
+    # Every single number where most is asked for; one random direction of each tensor elsewhere.
+    every_number = time > 1 and len(features) > 1
     torch.autograd.gradcheck(
         function,
         (case.x, *case.state, *case.params.values()),
@@ -53,4 +61,5 @@ def test_gradients_agree_with_finite_differences(make, runner, features, time) -
         atol=1e-8,
         rtol=1e-6,
         nondet_tol=1e-9,  # cuDNN sums weight gradients in no fixed order
+        fast_mode=not every_number,
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from tests.laws.cases import DTYPES, Case, assert_close, pairs, quick, shapes
-
-from recurra.cells.cell import Masks
+from hypothesis import strategies as st
+from tests.laws.cases import DTYPES, Case, anything, assert_close, pairs, quick, shapes
 
 every_pair = pytest.mark.parametrize(("make", "runner"), pairs(masks=True))
 
@@ -27,28 +26,24 @@ def test_mask_on_h_is_a_factor_on_the_columns_of_weight_hh(make, runner, dtype, 
 
 @every_pair
 @quick
-@given(shape=shapes)
-def test_rows_have_masks_of_their_own(make, runner, shape) -> None:
+@given(shape=shapes, asked=anything)
+def test_one_mask_for_all_steps_is_the_same_fresh_mask_at_each(make, runner, shape, asked) -> None:
     case = Case.draw(make, runner, shape)
-    mask = torch.rand(case.batch, case.cell.output_size, generator=case.rng).to(case.x)
-    together = case.run(mask=mask)
-    for row in range(case.batch):
-        own = slice(row, row + 1)
-        state = case.cell.make_state(*(part[own] for part in case.state))
-        alone = case.run(x=case.x[own], state=state, mask=mask[own])
-        assert_close([part[own] for part in together], alone)
+    locked = case.ask(asked._replace(masks="locked"))
+    mask = locked["mask"].unsqueeze(1).expand(-1, case.time, -1)
+    assert_close(case.run(**locked), case.run(**{**locked, "mask": mask}))
 
 
 @every_pair
 @quick
-@given(shape=shapes)
-def test_step_and_sequence_mask_alike(make, runner, shape) -> None:
-    case = Case.draw(make, runner, shape)
-    mask = torch.rand(case.batch, case.cell.output_size, generator=case.rng).to(case.x)
-    output, *final = case.run(mask=mask)
-    state = case.state
-    for t in range(case.time):
-        projected_t = case.cell.project(case.x[:, t], case.params)
-        stepped, state = case.cell.step(projected_t, state, case.params, Masks(mask))
-        assert_close(output[:, t], stepped)
-    assert_close(final, state)
+@given(shape=shapes, t=st.integers(0, 4))
+def test_a_fresh_mask_acts_from_its_own_step_on(make, runner, shape, t) -> None:
+    case = Case.draw(make, runner, shape._replace(time=5))
+    mask = case.mask(fresh=True)
+    other = mask.clone()
+    other[:, t] = 0.5 - other[:, t]
+    for reverse in (False, True):
+        output, *_ = case.run(mask=mask, reverse=reverse)
+        moved, *_ = case.run(mask=other, reverse=reverse)
+        before = slice(t + 1, None) if reverse else slice(0, t)
+        assert torch.equal(output[:, before], moved[:, before])

@@ -6,9 +6,23 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.laws.cases import DTYPES, Case, assert_close, pairs, quick, shapes
+from tests.laws.cases import (
+    DTYPES,
+    EVERYTHING,
+    Case,
+    anything,
+    assert_close,
+    by_hand,
+    pairs,
+    quick,
+    rows_of,
+    shapes,
+    steps_of,
+)
+
+from recurra.kernels.sequence import Features
 
 every_pair = pytest.mark.parametrize(("make", "runner"), pairs())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -16,38 +30,34 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @every_pair
 @every_dtype
-@quick
-@given(shape=shapes)
-def test_sequence_equals_steps(make, runner, dtype, shape) -> None:
+@settings(quick, max_examples=30)
+@given(shape=shapes, asked=anything)
+def test_sequence_equals_steps_whatever_is_asked_for(make, runner, dtype, shape, asked) -> None:
     case = Case.draw(make, runner, shape, dtype)
     assume(case.can_run())
-    state, outputs = case.state, []
-    for t in range(case.time):
-        projected_t = case.cell.project(case.x[:, t], case.params)
-        output, state = case.cell.step(projected_t, state, case.params)
-        outputs.append(output)
-    empty = case.x.new_zeros(case.batch, 0, case.cell.output_size)
-    stepped = torch.stack(outputs, 1) if outputs else empty
-    assert_close(case.run(), (stepped, *state))
+    call = case.ask(asked)
+    assert_close(case.run(**call), by_hand(case, call))
 
 
 @every_pair
 @every_dtype
 @quick
-@given(shape=shapes, data=st.data())
-def test_any_split_equals_the_whole(make, runner, dtype, shape, data) -> None:
+@given(shape=shapes, asked=anything, data=st.data())
+def test_any_split_equals_the_whole(make, runner, dtype, shape, asked, data) -> None:
     case = Case.draw(make, runner, shape, dtype)
     assume(case.can_run())
+    call = case.ask(asked._replace(reverse=False))
     cuts = data.draw(st.lists(st.integers(0, case.time), max_size=3))
     bounds = [0, *sorted(cuts), case.time]
-    state, outputs = case.state, []
+    state, outputs = call["state"], []
     for begin, end in itertools.pairwise(bounds):
-        if begin == end and runner.backend != "reference":
+        if begin == end and runner.refuses(case.cell, Features(case.batch, 0)):
             continue
-        output, *parts = case.run(x=case.x[:, begin:end], state=state)
+        piece = steps_of(call, begin, end)
+        output, *parts = case.run(x=case.x[:, begin:end], state=state, **piece)
         state = case.cell.make_state(*parts)
         outputs.append(output)
-    assert_close((torch.cat(outputs, 1), *state), case.run())
+    assert_close((torch.cat(outputs, 1), *state), case.run(**call))
 
 
 @every_pair
@@ -64,15 +74,16 @@ def test_no_state_is_the_initial_state(make, runner, shape) -> None:
 @every_pair
 @every_dtype
 @quick
-@given(shape=shapes)
-def test_rows_are_independent(make, runner, dtype, shape) -> None:
+@given(shape=shapes, asked=anything)
+def test_rows_are_independent(make, runner, dtype, shape, asked) -> None:
     case = Case.draw(make, runner, shape, dtype)
     assume(case.can_run())
-    together = case.run()
+    call = case.ask(asked)
+    together = case.run(**call)
     for row in range(case.batch):
         own = slice(row, row + 1)
-        state = case.cell.make_state(*(part[own] for part in case.state))
-        assert_close(case.run(x=case.x[own], state=state), [part[own] for part in together])
+        alone = case.run(x=case.x[own], **rows_of(call, own))
+        assert_close(alone, [part[own] for part in together])
 
 
 @every_pair
@@ -102,18 +113,24 @@ def test_memory_layout_does_not_matter(make, runner, dtype, shape) -> None:
 
     def spread(value: torch.Tensor) -> torch.Tensor:
         """The same values as a view with gaps, a foreign axis order and an offset."""
-        wide = value.new_full((*(2 * size + 1 for size in reversed(value.shape)),), torch.nan)
+        gaps = torch.nan if value.is_floating_point() else True
+        wide = value.new_full((*(2 * size + 1 for size in reversed(value.shape)),), gaps)
         view = wide[(slice(1, None, 2),) * value.dim()].permute(*reversed(range(value.dim())))
         view.copy_(value)
         assert value.numel() < 2 or not view.is_contiguous()
         return view
 
+    call = case.ask(EVERYTHING)
+    scattered = {name: spread(v) for name, v in call.items() if isinstance(v, torch.Tensor)}
+    if "zoneout" in call:
+        scattered["zoneout"] = tuple(spread(keep) for keep in call["zoneout"])
+    scattered["state"] = case.cell.make_state(*(spread(part) for part in case.state))
     results = case.run(
         x=spread(case.x),
         params={name: spread(value) for name, value in case.params.items()},
-        state=case.cell.make_state(*(spread(part) for part in case.state)),
+        **{**call, **scattered},
     )
-    assert_close(results, case.run())
+    assert_close(results, case.run(**call))
 
 
 @every_pair
@@ -123,10 +140,12 @@ def test_inputs_are_never_mutated_nor_handed_back(make, runner, shape) -> None:
     case = Case.draw(make, runner, shape)
     assume(case.can_run())
     case = case.fresh()
-    lengths = case.lengths()
-    watched = {**case.leaves(), "lengths": lengths}
+    call = case.ask(EVERYTHING)
+    watched = {**case.leaves(), **{n: v for n, v in call.items() if isinstance(v, torch.Tensor)}}
+    for number, keep in enumerate(call.get("zoneout", ())):
+        watched[f"zoneout[{number}]"] = keep
     before = {name: value.detach().clone() for name, value in watched.items()}
-    results = case.run(lengths=lengths)
+    results = case.run(**call)
     sum(result.sum() for result in results).backward()
     with torch.no_grad():
         for result in results:

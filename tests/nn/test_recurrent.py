@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from recurra import nn
+from recurra.kernels import dispatch
 
 KINDS = ["RNN", "LSTM", "GRU"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -234,3 +235,24 @@ def test_repr_says_what_is_unusual() -> None:
     layer = nn.LSTM(3, [8, 5], batch_first=True, proj_size=2, backend="reference")
     assert repr(layer) == "LSTM(3, (8, 5), proj_size=2, batch_first=True, backend='reference')"
     assert repr(nn.RNN(3, 5, 2, "relu")) == "RNN(3, 5, num_layers=2, nonlinearity='relu')"
+    layer = nn.LSTM(3, 5, zoneout=[0.05, 0.5], recurrent_dropout=0.25, variational_dropout=1)
+    assert repr(layer) == (
+        "LSTM(3, 5, zoneout=(0.05, 0.5), recurrent_dropout=0.25, variational_dropout=1.0)"
+    )
+
+
+@every_kind
+def test_both_directions_reach_the_backend_in_one_call(kind, monkeypatch) -> None:
+    seen = []
+
+    def run_together(calls, backend):
+        seen.append(([call.reverse for call in calls], {id(call.x) for call in calls}, backend))
+        return together(calls, backend)
+
+    together = dispatch.run_together
+    monkeypatch.setattr(dispatch, "run_together", run_together)
+    layer = _make(kind, 3, 4, 2, bidirectional=True, backend="reference")
+    layer(torch.randn(5, 2, 3))
+    assert [(reverse, len(xs), b) for reverse, xs, b in seen] == [
+        ([False, True], 1, "reference")
+    ] * 2

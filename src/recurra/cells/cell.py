@@ -33,11 +33,14 @@ Structure = Literal["dense", "block", "diagonal", "linear", "matrix"]
 
 
 class Masks(NamedTuple):
-    """Dropout masks, already scaled by 1 / (1 − p), the same at every time step.
+    """Dropout masks, already scaled by 1 / (1 − p).
 
     h (B, output_size) is multiplied onto h before the recurrent product (Gal and Ghahramani 2016,
     "A theoretically grounded application of dropout in recurrent neural networks", eq. 7);
     None leaves h alone. What the state carries over to the next step is not masked.
+
+    A cell sees one step's mask. To `kernels` h (B, output_size) is the same mask at every step, and
+    h (B, T, output_size), or (T, B, output_size) as x is laid out, a fresh one at each.
     """
 
     h: Tensor | None = None
@@ -78,6 +81,11 @@ class Cell(ABC):
     def output_size(self) -> int:
         """Features of the output of one step."""
         return self.hidden_size
+
+    @property
+    def output_part(self) -> str | None:
+        """The part of the state that the output is, h where there is one; None: no part of it."""
+        return "h" if "h" in self.state_sizes() else None
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -39,6 +39,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return "it cannot reset the state inside a sequence"
     if features.masks:
         return "it has no dropout mask on h inside the recurrence"
+    if features.zoneout:
+        return "it has no zoneout"
     if features.batch == 0 or features.time == 0:
         return f"it cannot run an empty call (batch {features.batch}, time {features.time})"
     if features.time > LONGEST_TIME:

@@ -6,7 +6,8 @@ a name     that backend, or an error with its reason; nothing falls back in sile
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from recurra.cells.cell import Cell, Masks, State
 from recurra.errors import BackendError, ConfigError, unknown
-from recurra.kernels import cudnn, reference
-from recurra.kernels.sequence import Features, Sequence
+from recurra.kernels import cpu, cudnn, reference
+from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 
 class Backend(Protocol):
-    """What a backend's module offers."""
+    """What a backend's module offers.
+
+    It may also have run_together(calls) -> (output, states), as the function of that name here.
+    """
 
     def why_not(
         self, cell: Cell, features: Features, dtype: torch.dtype, device: torch.device
@@ -29,8 +33,10 @@ class Backend(Protocol):
     def run(self, sequence: Sequence) -> tuple[Tensor, State]: ...
 
 
+Together = Callable[[SequenceOf[Sequence]], tuple[Tensor, list[State]]]
+
 # In order of preference; the last one can run everything.
-BACKENDS: Mapping[str, Backend] = {"cudnn": cudnn, "reference": reference}
+BACKENDS: Mapping[str, Backend] = {"cudnn": cudnn, "cpu": cpu, "reference": reference}
 AUTO = "auto"
 
 
@@ -75,21 +81,45 @@ def run(sequence: Sequence, backend: str = AUTO) -> tuple[Tensor, State]:
 
     Inside autocast the whole recurrence runs in autocast's dtype, as torch's own does.
     """
-    device = sequence.x.device
-    dtype = working_dtype(sequence.x)
-    if not autocasts(device):
-        chosen = select(backend, sequence.cell, sequence.features(), dtype, device)
-        return BACKENDS[chosen].run(sequence)
+    output, states = run_together((sequence,), backend)
+    return output, states[0]
+
+
+def run_together(calls: SequenceOf[Sequence], backend: str = AUTO) -> tuple[Tensor, list[State]]:
+    """Run the directions of one layer, calls over the same x, on the chosen backend.
+
+    Returns their outputs, one after another on the last axis in the layout of x, and the final
+    state of each. A backend that has a run_together of its own gets all calls at once where it was
+    chosen for all. Autocast is treated as in `run`.
+    """
+    x = calls[0].x
+    if not autocasts(x.device):
+        return _run_together(calls, backend)
     # Cast once, then off: a second look at every operator of every step would cost more than it.
-    sequence = _cast(sequence, dtype)
-    with torch.autocast(device.type, enabled=False):
-        chosen = select(backend, sequence.cell, sequence.features(), dtype, device)
-        return BACKENDS[chosen].run(sequence)
+    x = x.to(working_dtype(x))
+    calls = [_cast(call, x) for call in calls]
+    with torch.autocast(x.device.type, enabled=False):
+        return _run_together(calls, backend)
+
+
+def _run_together(calls: SequenceOf[Sequence], backend: str) -> tuple[Tensor, list[State]]:
+    chosen = [
+        select(backend, call.cell, call.features(), call.x.dtype, call.x.device) for call in calls
+    ]
+    if len(calls) == 1:
+        output, state = BACKENDS[chosen[0]].run(calls[0])
+        return output, [state]
+    together: Together | None = getattr(BACKENDS[chosen[0]], "run_together", None)
+    if together is not None and all(name == chosen[0] for name in chosen):
+        return together(calls)
+    results = [BACKENDS[name].run(call) for name, call in zip(chosen, calls, strict=True)]
+    return torch.cat([output for output, _ in results], -1), [state for _, state in results]
 
 
 def autocasts(device: torch.device) -> bool:
     """Whether torch.autocast is on for this device."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -99,11 +129,15 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _cast(sequence: Sequence, dtype: torch.dtype) -> Sequence:
-    state, masks = sequence.state, sequence.masks
+def _cast(sequence: Sequence, x: Tensor) -> Sequence:
+    """The call over x, with everything else in the dtype of x."""
+    dtype, state, masks, zoneout = x.dtype, sequence.state, sequence.masks, sequence.zoneout
     if state is not None:
         state = sequence.cell.make_state(*(part.to(dtype) for part in state))
     if masks is not None and masks.h is not None:
         masks = Masks(masks.h.to(dtype))
+    if zoneout is not None:
+        keep = (part.to(dtype) if isinstance(part, Tensor) else part for part in zoneout.keep)
+        zoneout = Zoneout(tuple(keep))
     params = {name: value.to(dtype) for name, value in sequence.params.items()}
-    return replace(sequence, x=sequence.x.to(dtype), params=params, state=state, masks=masks)
+    return replace(sequence, x=x, params=params, state=state, masks=masks, zoneout=zoneout)

@@ -6,12 +6,17 @@ other backends are checked against it. The only loop over time in Python is here
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cells.cell import NO_MASKS, Cell, State, Step
-from recurra.kernels.sequence import Features, Sequence
+from recurra.cells.cell import NO_MASKS, Cell, Masks, State
+from recurra.kernels.sequence import Features, Sequence, Zoneout
+
+# The step at time t: (t, state) to (output, new state).
+Advance = Callable[[int, State], tuple[Tensor, State]]
 
 
 def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -42,11 +47,13 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
         x = x.masked_fill(~sequence.over_time(real), 0)
 
     steps = cell.project(x, params).unbind(axis)
-    step = cell.bind(params, sequence.masks or NO_MASKS)
+    advance = _masked(sequence, steps)
+    if sequence.zoneout is not None:
+        advance = _zoned(sequence, sequence.zoneout, advance)
     if real is None and sequence.reset is None:
-        outputs, state = _plain(step, steps, state, sequence.reverse)
+        outputs, state = _plain(advance, time, state, sequence.reverse)
     else:
-        outputs, state = _held(sequence, step, steps, state, real)
+        outputs, state = _held(sequence, advance, time, state, real)
 
     output = torch.stack(outputs, axis)
     if real is not None:
@@ -57,13 +64,45 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
     return output, state
 
 
-def _plain(
-    step: Step, steps: tuple[Tensor, ...], state: State, reverse: bool
-) -> tuple[list[Tensor], State]:
+def _masked(sequence: Sequence, steps: tuple[Tensor, ...]) -> Advance:
+    """The cell's step at time t, with the masks of that time."""
+    cell, params = sequence.cell, sequence.params
+    masks = sequence.masks or NO_MASKS
+    if masks.h is not None and masks.h.dim() == 3:
+        # Binding makes views of weights only; it costs little next to the step.
+        per_step = [Masks(h) for h in masks.h.unbind(sequence.time_axis)]
+        return lambda t, state: cell.bind(params, per_step[t])(steps[t], state)
+    step = cell.bind(params, masks)
+    return lambda t, state: step(steps[t], state)
+
+
+def _zoned(sequence: Sequence, zoneout: Zoneout, advance: Advance) -> Advance:
+    """`advance`, and then each part of the state partly put back to what it was before."""
+    cell, names = sequence.cell, list(sequence.cell.state_sizes())
+    output_index = None if cell.output_part is None else names.index(cell.output_part)
+    kept = [
+        (index, keep.unbind(sequence.time_axis) if isinstance(keep, Tensor) else keep)
+        for index, keep in enumerate(zoneout.keep)
+        if isinstance(keep, Tensor) or keep != 0
+    ]
+
+    def zoned(t: int, state: State) -> tuple[Tensor, State]:
+        output, stepped = advance(t, state)
+        parts = list(stepped)
+        for index, keep in kept:
+            at_t = keep[t] if isinstance(keep, tuple) else keep
+            # lerp gives the stepped part back exactly at 0, and the old one at 1.
+            parts[index] = torch.lerp(parts[index], state[index], at_t)
+        return output if output_index is None else parts[output_index], cell.make_state(*parts)
+
+    return zoned
+
+
+def _plain(advance: Advance, time: int, state: State, reverse: bool) -> tuple[list[Tensor], State]:
     """Every row is real at every step, and none is reset."""
     outputs = []
-    for projected_t in reversed(steps) if reverse else steps:
-        output, state = step(projected_t, state)
+    for t in range(time - 1, -1, -1) if reverse else range(time):
+        output, state = advance(t, state)
         outputs.append(output)
     if reverse:
         outputs.reverse()
@@ -71,18 +110,13 @@ def _plain(
 
 
 def _held(
-    sequence: Sequence,
-    step: Step,
-    steps: tuple[Tensor, ...],
-    state: State,
-    real: Tensor | None,
+    sequence: Sequence, advance: Advance, time: int, state: State, real: Tensor | None
 ) -> tuple[list[Tensor], State]:
     """Rows are held still outside their length and put back to the start where reset says so.
 
     Which steps need that is found for the whole sequence at once, so that all others run plainly.
     """
-    cell, time = sequence.cell, len(steps)
-    reset = sequence.reset
+    cell, reset = sequence.cell, sequence.reset
     if reset is not None:
         reset = reset[:, :time] if real is None else reset[:, :time] & real
     start = cell.initial_state(sequence.batch, sequence.params)
@@ -93,7 +127,7 @@ def _held(
     for t in range(time - 1, -1, -1) if sequence.reverse else range(time):
         if reset is not None and resets[t]:
             state = _where(cell, reset[:, t], start, state)
-        output, following = step(steps[t], state)
+        output, following = advance(t, state)
         if real is not None and t >= ragged_from:
             following = _where(cell, real[:, t], following, state)
         state = following

@@ -8,12 +8,20 @@ Semantics, the same in all backends:
 * reverse runs each row from its last real step back to step 0;
 * reset[b, t] puts row b back to the cell's `initial_state()` before step t is processed, whatever
   state was passed in; resets in the padding do nothing;
+* masks.h is multiplied onto h before the recurrent product: the same factors at every step, or
+  fresh ones where the mask has a time axis; see `Masks`;
+* zoneout keeps part of the state as it was before the step; see `Zoneout`;
 * a state of None means `initial_state()`.
+
+The order at a step t of a row: reset puts it to the initial state, the cell steps, zoneout chooses
+between the state before the step (after the reset) and the stepped one, and a row past its length
+is held as it was. Masks and zoneout are indexed by the step they act at, in reverse too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +43,24 @@ class Lengths:
         return torch.arange(time, device=self.values.device) < self.values.unsqueeze(1)
 
 
-@dataclass(frozen=True)
-class Features:
+class Zoneout(NamedTuple):
+    """How much of the state each step keeps: one entry for each part of it, LSTM: (h, c).
+
+    part = keep ⊙ part before the step + (1 − keep) ⊙ part after it
+
+    A tensor is in the layout of x with the part's size on its last axis, (B, T, size) or
+    (T, B, size), has the dtype of x and holds 0 or 1: what training draws. A number from 0 to 1 is
+    its expectation, for evaluation; 0.0 leaves the part alone. Where the output of the cell is a
+    part of its state (`Cell.output_part`), it is that part after zoneout.
+
+    Source: Krueger et al. 2016, "Zoneout: regularizing RNNs by randomly preserving hidden
+    activations", eq. 1–2.
+    """
+
+    keep: tuple[Tensor | float, ...]
+
+
+class Features(NamedTuple):
     """What a call asks of a backend beyond the plain run; the sizes are there for their limits."""
 
     batch: int
@@ -45,13 +69,16 @@ class Features:
     reset: bool = False
     reverse: bool = False
     masks: bool = False
+    zoneout: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
     """One call. x is (B, T, I), or (T, B, I) when batch_first is False; outputs come likewise.
 
-    reset is (B, T) bool in either layout. Tensors have been checked by whoever makes the call.
+    reset is (B, T) bool in either layout; masks.h is (B, output_size), or in the layout of x with
+    output_size on its last axis. Tensors have been checked by whoever makes the call; masks and
+    zoneout are finite everywhere, in the padding too, and no gradient is wanted for them.
     """
 
     cell: Cell
@@ -63,6 +90,7 @@ class Sequence:
     reset: Tensor | None = None
     reverse: bool = False
     masks: Masks | None = None
+    zoneout: Zoneout | None = None
 
     @property
     def time_axis(self) -> int:
@@ -77,13 +105,16 @@ class Sequence:
         return self.x.shape[self.time_axis]
 
     def features(self) -> Features:
+        first, second, _ = self.x.shape
+        batch, time = (first, second) if self.batch_first else (second, first)
         return Features(
-            batch=self.batch,
-            time=self.time,
+            batch,
+            time,
             lengths=self.lengths is not None,
             reset=self.reset is not None,
             reverse=self.reverse,
             masks=self.masks is not None and self.masks.h is not None,
+            zoneout=self.zoneout is not None,
         )
 
     def over_time(self, per_step: Tensor) -> Tensor:

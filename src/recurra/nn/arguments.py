@@ -61,8 +61,7 @@ def check_flags(who: str, **flags: Any) -> None:
 
 def check_dropout(who: str, dropout: float, num_layers: int) -> None:
     """Raise ConfigError outside 0..1; warn where there is nothing between layers to drop."""
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-        raise ConfigError(f"{who}: dropout is {dropout!r}, but must be a number from 0 to 1.")
+    check_probability(who, "dropout", dropout)
     if dropout > 0 and num_layers == 1:
         warnings.warn(
             f"{who}: dropout={dropout} acts between layers, and there is only one layer, so it "
@@ -71,8 +70,42 @@ def check_dropout(who: str, dropout: float, num_layers: int) -> None:
         )
 
 
+def check_probability(who: str, name: str, value: Any) -> float:
+    """The value as a float. Raises: ConfigError for what is no number from 0 to 1."""
+    if not _is_probability(value):
+        raise ConfigError(f"{who}: {name} is {value!r}, but must be a number from 0 to 1.")
+    return float(value)
+
+
+def check_zoneout(who: str, zoneout: Any, parts: Sequence[str]) -> float | tuple[float, ...]:
+    """One probability, or one for each part of the state where it has several.
+
+    Raises: ConfigError for anything else.
+    """
+    if isinstance(zoneout, tuple | list) and len(parts) > 1:
+        if len(zoneout) == len(parts) and all(_is_probability(value) for value in zoneout):
+            return tuple(float(value) for value in zoneout)
+    elif _is_probability(zoneout):
+        return float(zoneout)
+    several = f", or one for each of ({', '.join(parts)})" if len(parts) > 1 else ""
+    raise ConfigError(f"{who}: zoneout is {zoneout!r}, but must be a number from 0 to 1{several}.")
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def check_x(who: str, x: Any, input_size: int, weight: Tensor, batch_first: bool) -> None:
     """Raise ShapeError unless x is a tensor that fits the layer's sizes, device and dtype."""
+    if (
+        isinstance(x, Tensor)
+        and x.dim() in (2, 3)
+        and x.shape[-1] == input_size
+        and x.dtype == weight.dtype
+        and x.is_floating_point()
+        and x.device == weight.device
+    ):
+        return
     batched = f"(batch, time, {input_size})" if batch_first else f"(time, batch, {input_size})"
     if not isinstance(x, Tensor):
         raise ShapeError(

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.kernels import dispatch
 from recurra.kernels.sequence import Features
 from recurra.nn.arguments import check_x
+from recurra.nn.dropouts import zoneout_parts
 from recurra.nn.packed import unpack
 from recurra.nn.recurrent import Recurrent
 
@@ -28,8 +29,9 @@ def explain(
     >>> from recurra import nn
     >>> print(explain(nn.GRU(3, 5), torch.zeros(7, 2, 3)))
     GRU(3, 5), float32 on cpu, backend='auto'
-      layer 0: reference
+      layer 0: cpu
         not cudnn: it needs a CUDA device, and x is on cpu
+        not reference: it could, but cpu is preferred
     """
     if isinstance(x, PackedSequence):
         x, lengths = unpack(x, layer.batch_first)
@@ -48,6 +50,8 @@ def explain(
                 lengths=lengths is not None,
                 reset=reset is not None,
                 reverse=direction == 1,
+                masks=layer.training and layer.recurrent_dropout > 0,
+                zoneout=any(zoneout_parts(layer.zoneout, cell)),
             )
             reasons = dispatch.reasons(cell, features, dtype, x.device)
             chosen = _chosen(layer.backend, reasons)

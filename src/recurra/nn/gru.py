@@ -26,6 +26,11 @@ class GRU(Recurrent):
     with chrono_length = longest memory in steps) and `forget_bias` (of z, which keeps the state)
     how weights are drawn, see `recurra.nn.initialise`.
 
+    Against overfitting, also by keyword and active in training only: `recurrent_dropout`, one mask
+    on h for a whole sequence, before the recurrent product; `variational_dropout`, one mask on each
+    layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
+    it was at a step, with its expectation in evaluation. See `recurra.nn.dropouts`.
+
     Shapes, batch_first=False: x (T, B, input_size), h_0 and h_n (num_layers * D, B, hidden_size),
     output (T, B, D * hidden_size), D = 2 when bidirectional, else 1. batch_first=True: x and output
     are (B, T, ·). Without batch axis: x (T, input_size), and no B elsewhere. A PackedSequence gives
@@ -57,6 +62,9 @@ class GRU(Recurrent):
         init: str = "torch",
         forget_bias: float | None = None,
         chrono_length: int | None = None,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        variational_dropout: float = 0.0,
         reset_after: bool = True,
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
@@ -73,6 +81,9 @@ class GRU(Recurrent):
             init=init,
             forget_bias=forget_bias,
             chrono_length=chrono_length,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
+            variational_dropout=variational_dropout,
             device=device,
             dtype=dtype,
         )

@@ -25,6 +25,12 @@ class LSTM(Recurrent):
     "orthogonal", "chrono" with chrono_length = longest memory in steps) and `forget_bias` how
     weights are drawn, see `recurra.nn.initialise`.
 
+    Against overfitting, also by keyword and active in training only: `recurrent_dropout`, one mask
+    on h for a whole sequence, before the recurrent product; `variational_dropout`, one mask on each
+    layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
+    it was at a step, one number or a pair for (h, c), with its expectation in evaluation. See
+    `recurra.nn.dropouts`.
+
     Shapes, batch_first=False: x (T, B, input_size), h_0 and h_n (num_layers * D, B, P), c_0 and c_n
     (num_layers * D, B, hidden_size), output (T, B, D * P); D = 2 when bidirectional, else 1;
     P = proj_size, or hidden_size when that is 0. batch_first=True: x and output are (B, T, ·).
@@ -58,6 +64,9 @@ class LSTM(Recurrent):
         init: str = "torch",
         forget_bias: float | None = None,
         chrono_length: int | None = None,
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        variational_dropout: float = 0.0,
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
             return Cell(inputs, hidden, bias=bias, proj_size=proj_size)
@@ -73,6 +82,9 @@ class LSTM(Recurrent):
             init=init,
             forget_bias=forget_bias,
             chrono_length=chrono_length,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
+            variational_dropout=variational_dropout,
             device=device,
             dtype=dtype,
         )

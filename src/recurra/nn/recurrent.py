@@ -19,10 +19,21 @@ from recurra.cells.cell import Cell, Params, State
 from recurra.errors import ShapeError
 from recurra.kernels import dispatch
 from recurra.kernels.sequence import Lengths, Sequence, check_lengths, check_reset
-from recurra.nn.arguments import check_dropout, check_flags, check_x, is_list
+from recurra.nn.arguments import (
+    check_dropout,
+    check_flags,
+    check_probability,
+    check_x,
+    check_zoneout,
+    is_list,
+)
+from recurra.nn.dropouts import draw_masks, draw_zoneout, lock_input, zoneout_parts
 from recurra.nn.initialise import Init
 from recurra.nn.packed import pack, unpack
 from recurra.nn.states import Layout
+
+# Pairs of a parameter's name in the cell and in the layer.
+Names = tuple[tuple[str, str], ...]
 
 # What `repr` leaves out.
 USUAL = {
@@ -33,6 +44,9 @@ USUAL = {
     "batch_first": False,
     "dropout": 0.0,
     "bidirectional": False,
+    "zoneout": 0.0,
+    "recurrent_dropout": 0.0,
+    "variational_dropout": 0.0,
     "reset_after": True,
     "backend": dispatch.AUTO,
 }
@@ -54,6 +68,9 @@ class Recurrent(nn.Module):
         init: str,
         forget_bias: float | None,
         chrono_length: int | None,
+        zoneout: float | SequenceOf[float],
+        recurrent_dropout: float,
+        variational_dropout: float,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -69,23 +86,39 @@ class Recurrent(nn.Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
+        self.zoneout = check_zoneout(who, zoneout, list(cells[0].state_sizes()))
+        self.recurrent_dropout = check_probability(who, "recurrent_dropout", recurrent_dropout)
+        self.variational_dropout = check_probability(
+            who, "variational_dropout", variational_dropout
+        )
         self.backend = backend
         self.init = Init(init, forget_bias, chrono_length)
         self.cells = tuple(cells)
-        for layer, cell in enumerate(self.cells):
-            for suffix in self._suffixes(layer):
-                for name, shape in cell.parameter_shapes().items():
+        self._layout = Layout(self.cells, 2 if bidirectional else 1, is_list(hidden_size))
+        # For each layer and direction, what the cell calls a parameter and what the layer does.
+        suffixes = ("", "_reverse") if bidirectional else ("",)
+        self._names = tuple(
+            tuple(
+                tuple((name, f"{name}_l{layer}{suffix}") for name in cell.parameter_shapes())
+                for suffix in suffixes
+            )
+            for layer, cell in enumerate(self.cells)
+        )
+        for cell, directions in zip(self.cells, self._names, strict=True):
+            for names in directions:
+                for name, full in names:
+                    shape = cell.parameter_shapes()[name]
                     empty = torch.empty(shape, device=device, dtype=dtype)
-                    self.register_parameter(name + suffix, nn.Parameter(empty))
+                    self.register_parameter(full, nn.Parameter(empty))
         self.init.check(self.cells[0], who)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all parameters afresh, as `init` says, from torch's global generator."""
         with torch.no_grad():
-            for layer, cell in enumerate(self.cells):
-                for suffix in self._suffixes(layer):
-                    self.init.fill(cell, self._params(cell, suffix))
+            for cell, directions in zip(self.cells, self._names, strict=True):
+                for names in directions:
+                    self.init.fill(cell, self._params(names))
 
     def flatten_parameters(self) -> None:
         """Do nothing; kept so that code written for torch.nn runs unchanged."""
@@ -94,9 +127,7 @@ class Recurrent(nn.Module):
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters of each layer and direction, as torch.nn lists them."""
         return [
-            list(self._params(cell, suffix).values())
-            for layer, cell in enumerate(self.cells)
-            for suffix in self._suffixes(layer)
+            list(self._params(names).values()) for directions in self._names for names in directions
         ]
 
     def extra_repr(self) -> str:
@@ -109,23 +140,25 @@ class Recurrent(nn.Module):
                 shown.append(f"{name}={actual!r}")
         return ", ".join(shown)
 
-    def _suffixes(self, layer: int) -> list[str]:
-        return [f"_l{layer}", f"_l{layer}_reverse"][: 2 if self.bidirectional else 1]
+    def _params(self, names: Names) -> Params:
+        return {name: self._read(full) for name, full in names}
 
-    def _params(self, cell: Cell, suffix: str) -> Params:
-        return {name: getattr(self, name + suffix) for name in cell.parameter_shapes()}
+    def _read(self, full: str) -> Tensor:
+        """A parameter as it is now; the plain case is looked up without nn.Module's detours."""
+        value = self._parameters.get(full)
+        return getattr(self, full) if value is None else value
 
     def _run(
         self, x: Tensor | PackedSequence, hx: Any, lengths: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor | PackedSequence, Any]:
         """`forward` for every kind of x."""
-        who = type(self).__name__
         if not isinstance(x, PackedSequence):
             return self._run_tensor(x, hx, lengths, reset)
         if lengths is not None:
             raise ShapeError(
-                f"{who}: x is a PackedSequence, which has lengths of its own, and lengths= is "
-                "given too. Pass the padded tensor with lengths=, or the PackedSequence alone."
+                f"{type(self).__name__}: x is a PackedSequence, which has lengths of its own, and "
+                "lengths= is given too. Pass the padded tensor with lengths=, or the "
+                "PackedSequence alone."
             )
         padded, lengths = unpack(x, self.batch_first)
         output, final = self._run_tensor(padded, hx, lengths, reset)
@@ -135,28 +168,27 @@ class Recurrent(nn.Module):
         self, x: Tensor, hx: Any, lengths: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Any]:
         who = type(self).__name__
-        weight = getattr(self, "weight_ih" + self._suffixes(0)[0])
-        check_x(who, x, self.input_size, weight, self.batch_first)
+        batch_first = self.batch_first
+        check_x(who, x, self.input_size, self._read("weight_ih_l0"), batch_first)
         batched = x.dim() == 3
         if not batched:
-            x = x.unsqueeze(0 if self.batch_first else 1)
+            x = x.unsqueeze(0 if batch_first else 1)
             if isinstance(lengths, Tensor) and lengths.dim() == 0:
                 lengths = lengths.unsqueeze(0)
             if isinstance(reset, Tensor) and reset.dim() == 1:
                 reset = reset.unsqueeze(0)
-        batch, time = x.shape[:2] if self.batch_first else (x.shape[1], x.shape[0])
+        batch, time = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
         checked = None if lengths is None else check_lengths(lengths, batch, time, x.device, who)
         if reset is not None:
             reset = check_reset(reset, batch, time, x.device, who)
-        layout = Layout(
-            self.cells, 2 if self.bidirectional else 1, isinstance(self.hidden_size, tuple)
-        )
-        dtype = None if dispatch.autocasts(x.device) else x.dtype
-        starts = layout.split(hx, batch if batched else None, dtype, x.device, who)
+        starts = None
+        if hx is not None:
+            dtype = None if dispatch.autocasts(x.device) else x.dtype
+            starts = self._layout.split(hx, batch if batched else None, dtype, x.device, who)
         output, finals = self._run_layers(x, starts, checked, reset)
         if not batched:
-            output = output.squeeze(0 if self.batch_first else 1)
-        return output, layout.join(finals, batched)
+            output = output.squeeze(0 if batch_first else 1)
+        return output, self._layout.join(finals, batched)
 
     def _run_layers(
         self,
@@ -166,24 +198,36 @@ class Recurrent(nn.Module):
         reset: Tensor | None,
     ) -> tuple[Tensor, list[State]]:
         """All layers and directions over x (B, T, I), or (T, B, I) when batch_first is False."""
+        training, batch_first = self.training, self.batch_first
         finals: list[State] = []
         for layer, cell in enumerate(self.cells):
-            if layer > 0 and self.training and self.dropout > 0:
-                x = F.dropout(x, self.dropout)
-            outputs = []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                call = Sequence(
-                    cell,
-                    x,
-                    self._params(cell, suffix),
-                    None if starts is None else starts[len(finals)],
-                    self.batch_first,
-                    lengths,
-                    reset,
-                    reverse=direction == 1,
+            if training:
+                if layer > 0 and self.dropout > 0:
+                    x = F.dropout(x, self.dropout)
+                if self.variational_dropout > 0:
+                    x = lock_input(x, self.variational_dropout, batch_first)
+            calls = []
+            for direction, names in enumerate(self._names[layer]):
+                masks = zoneout = None
+                if training and self.recurrent_dropout > 0:
+                    masks = draw_masks(cell, x, self.recurrent_dropout, batch_first)
+                if self.zoneout:
+                    parts = zoneout_parts(self.zoneout, cell)
+                    zoneout = draw_zoneout(cell, x, parts, training)
+                calls.append(
+                    Sequence(
+                        cell,
+                        x,
+                        self._params(names),
+                        None if starts is None else starts[len(finals) + direction],
+                        batch_first,
+                        lengths,
+                        reset,
+                        direction == 1,
+                        masks,
+                        zoneout,
+                    )
                 )
-                output, final = dispatch.run(call, self.backend)
-                outputs.append(output)
-                finals.append(final)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+            x, states = dispatch.run_together(calls, self.backend)
+            finals += states
         return x, finals

@@ -1,0 +1,167 @@
+#include "call.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <vector>
+
+#include "levels.h"
+
+namespace recurra {
+
+namespace {
+
+std::atomic<bool> poison{false};
+
+// Kept between calls by each calling thread, up to a size that is dear to fault in again.
+class Memory {
+ public:
+  char* reserve(index bytes) {
+    if (bytes > size_) {
+      data_.reset();
+      size_ = 0;
+      data_.reset(static_cast<char*>(::operator new(static_cast<size_t>(bytes), alignment)));
+      size_ = bytes;
+    }
+    if (poison) std::memset(data_.get(), 0xFF, static_cast<size_t>(size_));
+    return data_.get();
+  }
+  void trim() {
+    constexpr index kept = index{64} << 20;
+    if (size_ <= kept) return;
+    data_.reset();
+    size_ = 0;
+  }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(char* data) const { ::operator delete(data, alignment); }
+  };
+  std::unique_ptr<char, Free> data_;
+  index size_ = 0;
+};
+
+thread_local Memory memory;
+
+index gates_of(CellKind cell) {
+  switch (cell) {
+    case CellKind::lstm: return 4;
+    case CellKind::gru:
+    case CellKind::gru_reset_before: return 3;
+    default: return 1;
+  }
+}
+
+// Rows that a thread should have before the batch is sliced further: with fewer, the weights are
+// read too often for what is done with them.
+constexpr index rows_of_a_slice = 4;
+// Multiplications and additions that are worth one more thread, and one more wait at every step.
+constexpr double work_of_a_thread = 4e5;
+constexpr double work_of_a_wait = 1e5;
+
+void choose(const Layer& layer, Choice choice, Plan& plan) {
+  const double step = 2.0 * static_cast<double>(layer.batch) * static_cast<double>(gates_of(layer.cell)) *
+                      static_cast<double>(layer.hidden) * static_cast<double>(layer.input + layer.output);
+  const double work = step * static_cast<double>(layer.time) * layer.directions;
+  int threads = std::clamp(choice.threads, 1, threads_usable());
+  if (work < work_of_a_thread * threads) threads = std::max(1, static_cast<int>(work / work_of_a_thread));
+  const int each = std::max(1, threads / layer.directions);
+  const index rows = std::max(index{1}, layer.batch / rows_of_a_slice);
+  plan.slices = choice.slices ? choice.slices : static_cast<int>(std::min(index{each}, rows));
+  plan.team = choice.team ? choice.team : std::max(1, each / plan.slices);
+  if (!choice.team && step < work_of_a_wait * plan.slices) plan.team = 1;
+  const int lanes = layer.directions * plan.slices;
+  const int usable = std::max(threads, choice.team);
+  plan.threads = std::max(1, std::min(lanes, usable / plan.team)) * plan.team;
+}
+
+// Rows dealt to slices: in order of the batch when all are equally long, else longest first in turn,
+// so that every slice gets its share of long rows.
+void deal(const Layer& layer, int slices, std::vector<index>& order, std::vector<index>& length,
+          std::vector<index>& begin) {
+  const index batch = layer.batch;
+  std::vector<index> sorted(static_cast<size_t>(batch));
+  std::iota(sorted.begin(), sorted.end(), index{0});
+  begin.push_back(0);
+  if (!layer.lengths) {
+    order = sorted;
+    length.assign(static_cast<size_t>(batch), layer.time);
+    for (int s = 1; s <= slices; ++s) begin.push_back(batch * s / slices);
+    return;
+  }
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](index a, index b) { return layer.lengths[a] > layer.lengths[b]; });
+  for (int s = 0; s < slices; ++s) {
+    for (index n = s; n < batch; n += slices) {
+      const index row = sorted[static_cast<size_t>(n)];
+      order.push_back(row);
+      length.push_back(static_cast<index>(layer.lengths[row]));
+    }
+    begin.push_back(static_cast<index>(order.size()));
+  }
+}
+
+struct Job {
+  const Layer* layer;
+  const Plan* plan;
+  const char* work;
+  void (*run)(const Layer&, const Plan&, const char*, int);
+};
+
+void run(const Layer& layer, Choice choice, bool backward) {
+  const Level& level = choice.level ? *choice.level : widest_level();
+  Plan plan;
+  choose(layer, choice, plan);
+  std::vector<index> order, length, begin;
+  deal(layer, plan.slices, order, length, begin);
+  plan.order = order.data();
+  plan.length = length.data();
+  plan.begin = begin.data();
+  Barrier everybody;
+  everybody.members = plan.threads;
+  std::vector<Barrier> teams(static_cast<size_t>(plan.threads / plan.team));
+  for (Barrier& team : teams) team.members = plan.team;
+  plan.everybody = &everybody;
+  plan.teams = teams.data();
+  char* const work = memory.reserve(level.prepare(layer, plan, backward, nullptr));
+  level.prepare(layer, plan, backward, work);
+  const Job job{&layer, &plan, work, backward ? level.backward : level.forward};
+  const auto start = [](void* context, int rank) {
+    const Job& mine = *static_cast<const Job*>(context);
+    mine.run(*mine.layer, *mine.plan, mine.work, rank);
+  };
+  const bool done = run_threads(plan.threads, start, const_cast<Job*>(&job));
+  memory.trim();
+  if (!done) run(layer, {&level, 1, 0, 1}, backward);
+}
+
+}  // namespace
+
+const Level& widest_level() {
+  static const Level& widest = **std::find_if(std::begin(levels), std::end(levels),
+                                              [](const Level* level) { return level->supported(); });
+  return widest;
+}
+
+const Level* find_level(const char* name) {
+  for (const Level* level : levels)
+    if (std::strcmp(level->name, name) == 0) return level->supported() ? level : nullptr;
+  return nullptr;
+}
+
+void run_forward(const Layer& layer, Choice choice) { run(layer, choice, false); }
+void run_backward(const Layer& layer, Choice choice) { run(layer, choice, true); }
+
+Plan outline(const Layer& layer, Choice choice) {
+  Plan plan;
+  choose(layer, choice, plan);
+  return plan;
+}
+
+void poison_workspaces(bool on) { poison = on; }
+
+}  // namespace recurra

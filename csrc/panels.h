@@ -1,0 +1,273 @@
+// Matrix products in panels: the one inner loop of the kernels, and the packing that feeds it.
+//
+// A panel is what N vectors of accumulators need of a matrix: for each k in ascending order N vectors
+// side by side, 64-byte aligned. For gates, vector n is gate n of the same few hidden units
+// ("interleaved"), so that a tile ends with all gates of a unit in registers; otherwise the N vectors
+// are neighbouring columns ("plain").
+//
+// Every output is one accumulator that sums k in ascending order. Its bits therefore depend on its
+// own row alone: not on how many rows, panels or threads are at work.
+#pragma once
+
+#include <cstring>
+
+#include "simd.h"
+
+namespace recurra::RECURRA_LEVEL {
+
+// How the numbers of a panel are stored. Whatever that is, they are widened to T before they are
+// used, so a panel of fewer bits gives exactly what its rounded weights give in full.
+template <class T>
+struct Full {
+  using Element = T;
+  static constexpr bool has_scale = false;
+  static constexpr int most_rows = 8;
+  static RECURRA_INLINE Vec<T> widen(const T* from) { return load(from); }
+};
+
+// The upper half of a float.
+struct Bfloat16 {
+  using Element = std::uint16_t;
+  static constexpr bool has_scale = false;
+  static constexpr int most_rows = 2;
+  static RECURRA_INLINE Vec<float> widen(const std::uint16_t* from) {
+#if defined(RECURRA_LEVEL_SCALAR)
+    Vec<float> whole;
+    for (int n = 0; n < lanes<float>; ++n) {
+      const std::uint32_t bits = static_cast<std::uint32_t>(from[n]) << 16;
+      std::memcpy(whole.lane + n, &bits, sizeof bits);
+    }
+    return whole;
+#else
+    typedef std::uint16_t Halves __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
+    typedef std::uint32_t Bits __attribute__((vector_size(vector_bytes)));
+    const auto halves = *reinterpret_cast<const Halves*>(from);
+    return reinterpret_cast<Vec<float>>(__builtin_convertvector(halves, Bits) << 16);
+#endif
+  }
+};
+
+// Whole numbers from -127 to 127, times a scale for each output.
+struct Int8 {
+  using Element = std::int8_t;
+  static constexpr bool has_scale = true;
+  static constexpr int most_rows = 2;
+  static RECURRA_INLINE Vec<float> widen(const std::int8_t* from) {
+#if defined(RECURRA_LEVEL_SCALAR)
+    Vec<float> whole;
+    for (int n = 0; n < lanes<float>; ++n) whole.lane[n] = static_cast<float>(from[n]);
+    return whole;
+#else
+    typedef std::int8_t Quarters __attribute__((vector_size(vector_bytes / 4), aligned(1), may_alias));
+    typedef std::int32_t Whole __attribute__((vector_size(vector_bytes)));
+    const auto quarters = *reinterpret_cast<const Quarters*>(from);
+    return __builtin_convertvector(__builtin_convertvector(quarters, Whole), Vec<float>);
+#endif
+  }
+};
+
+// The panels of one matrix; scale has one number for each output of a panel.
+template <class T, class Storage>
+struct Weights {
+  typename Storage::Element* panels = nullptr;
+  T* scale = nullptr;
+
+  // acc += rows · panel p, whose products have `size` terms.
+  template <int R, int N>
+  RECURRA_INLINE void multiply(Vec<T> (&acc)[R][N], const T* const (&rows)[R], index p, index size) const {
+    constexpr index width = N * lanes<T>;
+    const typename Storage::Element* panel = panels + p * size * width;
+    [[maybe_unused]] Vec<T> scales[N];
+    if constexpr (Storage::has_scale)
+      for (int n = 0; n < N; ++n) scales[n] = load(scale + p * width + n * lanes<T>);
+    for (index k = 0; k < size; ++k, panel += width) {
+      Vec<T> weights[N];
+      RECURRA_UNROLL
+      for (int n = 0; n < N; ++n) {
+        weights[n] = Storage::widen(panel + n * lanes<T>);
+        if constexpr (Storage::has_scale) weights[n] = weights[n] * scales[n];
+      }
+      RECURRA_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Vec<T> value = broadcast(rows[r][k]);
+        RECURRA_UNROLL
+        for (int n = 0; n < N; ++n) acc[r][n] = fma(value, weights[n], acc[r][n]);
+      }
+    }
+  }
+};
+
+template <int R, int N, class T>
+RECURRA_INLINE void accumulate(Vec<T> (&acc)[R][N], const T* const (&rows)[R], const T* panel, index size) {
+  Weights<T, Full<T>>{const_cast<T*>(panel)}.multiply(acc, rows, 0, size);
+}
+
+// The same with the rows packed too: R values side by side for each k.
+template <int R, int N, class T>
+RECURRA_INLINE void accumulate_packed(Vec<T> (&acc)[R][N], const T* rows, const T* panel, index size) {
+  for (index k = 0; k < size; ++k, panel += N * lanes<T>, rows += R) {
+    Vec<T> weights[N];
+    RECURRA_UNROLL
+    for (int n = 0; n < N; ++n) weights[n] = load(panel + n * lanes<T>);
+    RECURRA_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const Vec<T> value = broadcast(rows[r]);
+      RECURRA_UNROLL
+      for (int n = 0; n < N; ++n) acc[r][n] = fma(value, weights[n], acc[r][n]);
+    }
+  }
+}
+
+// A number as a type, to choose a template by a run-time number.
+template <int n>
+struct Number {
+  static constexpr int value = n;
+};
+
+// Calls body(Number<R>, first row) for groups of at most `most` rows, of sizes that differ by one at
+// most: 16 rows in groups of up to 6 are 6 + 5 + 5, never 6 + 6 + 4.
+template <int most, class Body>
+RECURRA_INLINE void for_row_groups(index rows, const Body& body) {
+  if (rows <= 0) return;
+  const index groups = (rows + most - 1) / most;
+  const index base = rows / groups, longer = rows % groups;
+  index first = 0;
+  for (index group = 0; group < groups; ++group) {
+    const index size = base + (group < longer);
+    if (size == 1) body(Number<1>{}, first);
+    if constexpr (most >= 2) if (size == 2) body(Number<2>{}, first);
+    if constexpr (most >= 3) if (size == 3) body(Number<3>{}, first);
+    if constexpr (most >= 4) if (size == 4) body(Number<4>{}, first);
+    if constexpr (most >= 5) if (size == 5) body(Number<5>{}, first);
+    if constexpr (most >= 6) if (size == 6) body(Number<6>{}, first);
+    if constexpr (most >= 7) if (size == 7) body(Number<7>{}, first);
+    if constexpr (most >= 8) if (size == 8) body(Number<8>{}, first);
+    first += size;
+  }
+}
+
+// Rows of a tile of N vectors: as many as the registers hold. double is for checks of gradients, and
+// small tiles keep the build short.
+template <class T, int N>
+inline constexpr int tile_rows = sizeof(T) > sizeof(float) ? 2 : accumulators / N > 8 ? 8 : accumulators / N;
+
+// Vectors in a plain panel.
+inline constexpr int plain = 2;
+
+template <class T>
+inline constexpr int plain_width = plain * lanes<T>;
+
+// The start of R rows that lie `stride` apart.
+template <int R, class T>
+struct RowBlock {
+  const T* row[R];
+  RECURRA_INLINE RowBlock(const T* first, index stride) {
+    for (int r = 0; r < R; ++r) row[r] = first + r * stride;
+  }
+};
+
+// Which block of the stacked weights goes to each slot of a panel.
+struct Slots {
+  int count;
+  int gate[4];
+};
+
+// Interleaved panels [first, last) of weight (gates * hidden, size): panel p holds the units
+// [p * lanes, ...) of every slot; missing units are 0.
+template <class T>
+void pack_interleaved(const T* weight, index hidden, index size, Slots slots, index first, index last, T* panels) {
+  constexpr int w = lanes<T>;
+  for (index p = first; p < last; ++p) {
+    T* panel = panels + p * size * slots.count * w;
+    const index units = smaller(w, hidden - p * w);
+    for (int slot = 0; slot < slots.count; ++slot) {
+      const T* block = weight + (slots.gate[slot] * hidden + p * w) * size;
+      T* to = panel + slot * w;
+      for (index k = 0; k < size; ++k, to += slots.count * w) {
+        for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
+        for (index u = units; u < w; ++u) to[u] = 0;
+      }
+    }
+  }
+}
+
+// Plain panels [first, last) of the transpose of weight (columns, size): y = weight · x.
+template <class T>
+void pack_transposed(const T* weight, index columns, index size, index first, index last, T* panels) {
+  constexpr int w = plain_width<T>;
+  for (index p = first; p < last; ++p) {
+    T* to = panels + p * size * w;
+    const index units = smaller(w, columns - p * w);
+    const T* block = weight + p * w * size;
+    for (index k = 0; k < size; ++k, to += w) {
+      for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
+      for (index u = units; u < w; ++u) to[u] = 0;
+    }
+  }
+}
+
+// Plain panels [first, last) of weight (gates * hidden, columns) itself: d_x = d_gates · weight. The
+// rows of each slot are followed by zeros up to `padded`, as the gradients of gates are stored.
+template <class T>
+void pack_rows(const T* weight, index hidden, index padded, index columns, Slots slots, index first, index last, T* panels) {
+  constexpr int w = plain_width<T>;
+  for (index p = first; p < last; ++p) {
+    T* to = panels + p * slots.count * padded * w;
+    const index units = smaller(w, columns - p * w);
+    for (int slot = 0; slot < slots.count; ++slot) {
+      const T* block = weight + slots.gate[slot] * hidden * columns + p * w;
+      for (index k = 0; k < padded; ++k, to += w) {
+        const index real = k < hidden ? units : 0;
+        for (index u = 0; u < real; ++u) to[u] = block[k * columns + u];
+        for (index u = real; u < w; ++u) to[u] = 0;
+      }
+    }
+  }
+}
+
+// One vector of a panel's bias: units [unit, ...) of slot `gate`, the sum of both where they exist.
+template <class T>
+void pack_bias(const void* first, const void* second, int gate, index hidden, index unit, T* to) {
+  for (index u = unit; u < unit + lanes<T>; ++u, ++to) {
+    *to = 0;
+    if (u >= hidden) continue;
+    if (first) *to += static_cast<const T*>(first)[gate * hidden + u];
+    if (second) *to += static_cast<const T*>(second)[gate * hidden + u];
+  }
+}
+
+// The nearest bfloat16, ties to even; NaN stays NaN.
+inline std::uint16_t to_bfloat16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (value != value) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+// Panels of full numbers, `width` outputs wide, rounded to the storage of `to`.
+inline void round_panels(const float* full, index panels, index size, index width, Weights<float, Full<float>> to) {
+  for (index n = 0; n < panels * size * width; ++n) to.panels[n] = full[n];
+}
+
+inline void round_panels(const float* full, index panels, index size, index width, Weights<float, Bfloat16> to) {
+  for (index n = 0; n < panels * size * width; ++n) to.panels[n] = to_bfloat16(full[n]);
+}
+
+inline void round_panels(const float* full, index panels, index size, index width, Weights<float, Int8> to) {
+  for (index p = 0; p < panels; ++p)
+    for (index column = 0; column < width; ++column) {
+      const float* const from = full + p * size * width + column;
+      float largest = 0;
+      for (index k = 0; k < size; ++k) {
+        const float magnitude = std::fabs(from[k * width]);
+        largest = magnitude > largest ? magnitude : largest;
+      }
+      const float scale = largest / 127;
+      to.scale[p * width + column] = scale;
+      for (index k = 0; k < size; ++k)
+        to.panels[(p * size + k) * width + column] =
+            static_cast<std::int8_t>(scale > 0 ? std::lrintf(from[k * width] / scale) : 0);
+    }
+}
+
+}  // namespace recurra::RECURRA_LEVEL

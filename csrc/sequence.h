@@ -1,0 +1,299 @@
+// The driver of all recurrences: time, lengths, resets, directions, slices of the batch, chunks of
+// input projection and of weight gradients. What one step of a cell computes is in lstm.h, gru.h and
+// elman.h, which fill in the template parameter Cell.
+//
+// Order of memory
+//   h, c, carries   (rows of the pass, padded size): compact, whatever the strides of the caller
+//   saved           (step, batch, slots, padded hidden): what Cell::forward keeps for backward
+//   ring            (entry, slots, padded hidden): gradients of gates of the steps since the last flush
+//   An entry is one row at one step; entries of a step are consecutive, in the order of rows.
+//
+// Rows of a slice are sorted by length, longest first, so the rows that are real at a step are the
+// first `active` ones, in either direction: a reversed row starts at its own last step.
+#pragma once
+
+#include "activations.h"
+#include "panels.h"
+#include "plan.h"
+
+namespace recurra::RECURRA_LEVEL {
+
+// Rows that one pass over time carries along; larger slices take several passes.
+inline constexpr index pass_rows = 64;
+// Entries between two flushes of weight gradients: the strip of one flush fits the first cache.
+inline constexpr index ring_entries = 128;
+// Inputs up to this size are multiplied within the step; larger ones some steps ahead.
+inline constexpr index fused_input = 32;
+
+// Fixed by the cell and the layer's sizes.
+struct Sizes {
+  index batch, time, input, hidden, output;
+  index padded;       // hidden, rounded up to whole panels
+  index state;        // row length of h buffers and of d_h
+  index panel_width;  // of the gates' panels, all slots together
+  index panels;       // of the gates
+  index projected;    // row length of a projected input: panels * panel_width
+};
+
+// Parameters in panels, one set for each direction, shared by all slices.
+template <class T, class Storage = Full<T>>
+struct Packed {
+  Weights<T, Storage> w;       // gates from x
+  Weights<T, Storage> u;       // gates from h
+  Weights<T, Storage> u_late;  // the second product of a step: GRU with reset before it, projection
+  T* bias = nullptr;           // a row of bias for each panel, as the tile starts
+};
+
+// The same for the way back.
+template <class T>
+struct PackedBack {
+  T* w_back = nullptr;   // plain panels of weight_ih, for d_x
+  T* u_back = nullptr;   // plain panels of weight_hh, for d_h
+  T* late_back = nullptr;
+};
+
+// Sums of weight gradients of one slice, transposed: (column of the weight, slots, padded hidden).
+template <class T>
+struct Sums {
+  T* x = nullptr;
+  T* h = nullptr;
+  T* late = nullptr;
+  T* bias = nullptr;
+};
+
+// Arguments of Cell::forward: one step of the first `active` rows. Pointer tables have one entry per
+// row; a null table means that the feature is off.
+template <class T, class Storage>
+struct Step {
+  Sizes sizes;
+  const Packed<T, Storage>* packed;
+  Team team;
+  index active;
+  const T* const* x;    // null when `projected` is given
+  const T* projected;   // (active, sizes.projected)
+  const T* h;           // the state before the step
+  const T* h_in;        // the same with its dropout mask
+  T* h_next;
+  T* c;
+  T* hidden_buffer;     // (rows, padded): hidden output before a projection, or z
+  T* late_input;        // (rows, state): r ⊙ h
+  T* const* y;
+  T* const* saved;
+  const T* const* zone_h;
+  const T* const* zone_c;
+  T keep_h, keep_c;
+
+  // Bias and input part of a tile of gates; the bias of a panel is `bias_stride` long.
+  template <int R, int N>
+  RECURRA_INLINE void start(Vec<T> (&acc)[R][N], index panel, index row, index bias_stride) const {
+    const index width = N * lanes<T>;
+    if (projected) {
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n)
+          acc[r][n] = load(projected + (row + r) * sizes.projected + panel * width + n * lanes<T>);
+      return;
+    }
+    for (int n = 0; n < N; ++n) {
+      const Vec<T> bias = load(packed->bias + panel * bias_stride + n * lanes<T>);
+      for (int r = 0; r < R; ++r) acc[r][n] = bias;
+    }
+    const T* rows[R];
+    for (int r = 0; r < R; ++r) rows[r] = x[row + r];
+    packed->w.multiply(acc, rows, panel, sizes.input);
+  }
+
+  // Rows of a tile of N vectors.
+  template <int N>
+  static constexpr int most_rows = tile_rows<T, N> < Storage::most_rows ? tile_rows<T, N> : Storage::most_rows;
+
+  RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
+  RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
+
+  RECURRA_INLINE Vec<T> zoned(const T* const* zone, T keep, index row, index unit, index count, Vec<T> old,
+                              Vec<T> stepped) const {
+    const Vec<T> k = zone ? load_first(zone[row] + unit, count) : broadcast(keep);
+    return k * old + (broadcast(T(1)) - k) * stepped;
+  }
+
+  // Writes `count` units of the new state of one row, from `unit` on.
+  RECURRA_INLINE void finish_h(index row, index unit, index count, Vec<T> value) const {
+    if (has_zone_h()) value = zoned(zone_h, keep_h, row, unit, count, load(h + row * sizes.state + unit), value);
+    store(h_next + row * sizes.state + unit, value);
+    store_first(y[row] + unit, value, count);
+  }
+};
+
+// Arguments of Cell::backward: from the gradients at the state after a step to those at its gates,
+// in `ring`, and at the state before it, in `d_h` and `d_c`.
+template <class T>
+struct BackStep {
+  Sizes sizes;
+  const PackedBack<T>* packed;
+  Team team;
+  index active;
+  const T* const* d_y;    // null when there is none
+  const T* const* saved;
+  const T* const* y;      // outputs of this step
+  const T* const* h_prev;
+  const T* const* c_prev;
+  const T* const* mask;
+  const T* const* zone_h;
+  const T* const* zone_c;
+  T keep_h, keep_c;
+  T* d_h;                 // (rows, state)
+  T* d_c;                 // (rows, padded)
+  T* part;                // (rows, state): scratch
+  T* ring;                // this step's first entry
+  T* ring_late;           // second input of this step's products: (entry, late row length)
+  T* ring_d_late;
+  index ring_size, late_size, d_late_size;
+
+  RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
+  RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
+  RECURRA_INLINE Vec<T> zone(const T* const* zone, T keep, index row, index unit, index count) const {
+    return zone ? load_first(zone[row] + unit, count) : broadcast(keep);
+  }
+
+  // d_h of one vector, with the gradient that arrives at the output.
+  RECURRA_INLINE Vec<T> arriving(index row, index unit, index count) const {
+    Vec<T> sum = load(d_h + row * sizes.state + unit);
+    if (d_y) sum = sum + load_first(d_y[row] + unit, count);
+    return sum;
+  }
+
+  // d_h = mask ⊙ (start + gates · panels) + direct, the last product of a step. `gates` are `size`
+  // numbers at each entry of the ring from `offset` on; start and direct may be null, direct is d_h.
+  void product(const T* panels, index offset, index size, const T* start, bool direct) const {
+    constexpr int N = plain;
+    const index width = plain_width<T>;
+    const Range range = team.share((sizes.output + width - 1) / width);
+    for (index p = range.begin; p < range.end; ++p) {
+      for_row_groups<tile_rows<T, N>>(active, [&](auto group, index row) {
+        constexpr int R = decltype(group)::value;
+        Vec<T> acc[R][N];
+        for (int r = 0; r < R; ++r)
+          for (int n = 0; n < N; ++n)
+            acc[r][n] = start ? load(start + (row + r) * sizes.state + p * width + n * lanes<T>) : broadcast(T(0));
+        const RowBlock<R, T> rows(ring + row * ring_size + offset, ring_size);
+        accumulate(acc, rows.row, panels + p * size * width, size);
+        for (int r = 0; r < R; ++r) {
+          for (int n = 0; n < N; ++n) {
+            const index unit = p * width + n * lanes<T>;
+            const index count = larger(0, smaller(lanes<T>, sizes.output - unit));
+            T* to = d_h + (row + r) * sizes.state + unit;
+            Vec<T> value = acc[r][n];
+            if (mask) value = value * load_first(mask[row + r] + unit, count);
+            if (direct) value = value + load(to);
+            store(to, value);
+          }
+        }
+      });
+    }
+  }
+};
+
+// The rows of one slice that one pass takes along.
+struct Pass {
+  const index* row;     // in the batch
+  const index* length;  // real steps, longest first
+  index rows;
+
+  index active(index step) const {
+    index count = rows;
+    while (count > 0 && length[count - 1] <= step) --count;
+    return count;
+  }
+};
+
+template <class Body>
+void for_passes(const Plan& plan, int slice, const Body& body) {
+  const index begin = plan.begin[slice], rows = plan.begin[slice + 1] - begin;
+  const index passes = (rows + pass_rows - 1) / pass_rows;
+  for (index pass = 0; pass < passes; ++pass) {
+    const index from = begin + rows * pass / passes, to = begin + rows * (pass + 1) / passes;
+    body(Pass{plan.order + from, plan.length + from, to - from});
+  }
+}
+
+// Most rows that any pass takes along.
+inline index widest_pass(const Layer& layer, const Plan& plan) {
+  return smaller(pass_rows, (layer.batch + plan.slices - 1) / plan.slices);
+}
+
+template <class T>
+const T* at(const Rows<const void>& rows, index row, index time) {
+  return static_cast<const T*>(rows.data) + row * rows.batch_stride + time * rows.time_stride;
+}
+
+template <class T>
+T* at(const Rows<void>& rows, index row, index time) {
+  return static_cast<T*>(rows.data) + row * rows.batch_stride + time * rows.time_stride;
+}
+
+// Where a row's step lies along the axis of x.
+inline index time_of(const Direction& direction, index length, index step) {
+  return direction.reverse ? length - 1 - step : step;
+}
+
+inline bool is_reset(const Layer& layer, index row, index time) {
+  return layer.reset.data && layer.reset.data[row * layer.reset.batch_stride + time * layer.reset.time_stride];
+}
+
+template <class T>
+void fill(T* to, index count, T value) {
+  for (index n = 0; n < count; ++n) to[n] = value;
+}
+
+template <class T>
+void copy(T* to, const T* from, index count) {
+  for (index n = 0; n < count; ++n) to[n] = from[n];
+}
+
+// Zeros from a row's last real step on.
+template <class T>
+void clear_padding(const Rows<void>& rows, const Pass& pass, index time, index size, Team team) {
+  const Range range = team.share(pass.rows);
+  for (index r = range.begin; r < range.end; ++r)
+    for (index t = pass.length[r]; t < time; ++t) fill(at<T>(rows, pass.row[r], t), size, T(0));
+}
+
+template <class Cell>
+Sizes sizes_of(const Layer& layer) {
+  using T = typename Cell::Element;
+  Sizes s{};
+  s.batch = layer.batch;
+  s.time = layer.time;
+  s.input = layer.input;
+  s.hidden = layer.hidden;
+  s.output = layer.output;
+  s.padded = round_up(layer.hidden, Cell::panel_units);
+  s.state = round_up(layer.output, plain_width<T>);
+  s.panel_width = Cell::panel_units * Cell::x_slots.count;
+  s.panels = s.padded / Cell::panel_units;
+  s.projected = s.panels * s.panel_width;
+  return s;
+}
+
+template <class Cell>
+index saved_size(const Layer& layer) {
+  const bool zone = layer.direction[0].zone_h.data || layer.direction[0].keep_h != 0;
+  return Cell::saved_slots(zone) * sizes_of<Cell>(layer).padded;
+}
+
+// Panels of a plain matrix with this many columns.
+template <class T>
+index plain_panels(index columns) {
+  return (columns + plain_width<T> - 1) / plain_width<T>;
+}
+
+// Entries that are projected at once: enough rows for full tiles, few enough to stay in cache until
+// their steps come; all at once when the weights alone overflow the cache.
+template <class Cell>
+index projected_entries(const Sizes& s, index rows) {
+  using T = typename Cell::Element;
+  if (s.input <= fused_input && Cell::can_fuse) return 0;
+  const bool large = s.projected * s.input * static_cast<index>(sizeof(T)) > (index{1} << 19);
+  return larger(rows, smaller(s.time * rows, large ? 1024 : 128));
+}
+
+}  // namespace recurra::RECURRA_LEVEL

@@ -1,0 +1,168 @@
+// The memory of one call. One object lays it out, before the threads start: first without memory,
+// to count, then with it.
+#pragma once
+
+#include "sequence.h"
+
+namespace recurra::RECURRA_LEVEL {
+
+template <class T>
+index bytes(index count) {
+  return round_up(count * static_cast<index>(sizeof(T)), 64);
+}
+
+// Hands out aligned pieces of the workspace; with a null base it only counts.
+struct Arena {
+  char* base;
+  index used = 0;
+
+  template <class T>
+  T* take(index count) {
+    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += bytes<T>(count);
+    return piece;
+  }
+};
+
+// Columns of a weight's gradient, in tiles: rows of the tile are columns of the weight here.
+struct Columns {
+  index count;
+  int tile;
+  index tiles;
+};
+
+inline Columns columns_of(index count) {
+  constexpr index most = accumulators / plain;
+  const index tiles = larger(1, (count + most - 1) / most);
+  return {count, static_cast<int>(round_up((count + tiles - 1) / tiles, 2)), tiles};
+}
+
+inline index packed_columns(index count) {
+  const Columns columns = columns_of(count);
+  return columns.tiles * columns.tile;
+}
+
+// Panels of all weights that forward needs.
+template <class Cell, class Storage>
+Packed<typename Cell::Element, Storage> take_packed(const Sizes& s, Arena& arena) {
+  using T = typename Cell::Element;
+  const auto take = [&](index panels, index size, index width) {
+    Weights<T, Storage> weights;
+    weights.panels = arena.take<typename Storage::Element>(panels * size * width);
+    if (Storage::has_scale) weights.scale = arena.take<T>(panels * width);
+    return weights;
+  };
+  Packed<T, Storage> packed;
+  packed.w = take(s.panels, s.input, s.panel_width);
+  packed.u = take(s.panels, s.output, Cell::panel_units * Cell::u_slots.count);
+  packed.u_late = take(Cell::late_panels(s), Cell::late_terms(s), Cell::late_width);
+  packed.bias = arena.take<T>(s.panels * Cell::bias_stride);
+  return packed;
+}
+
+template <class Cell, class Storage>
+void round_packed(const Sizes& s, const Packed<float>& full, const Packed<float, Storage>& to) {
+  round_panels(full.w.panels, s.panels, s.input, s.panel_width, to.w);
+  round_panels(full.u.panels, s.panels, s.output, Cell::panel_units * Cell::u_slots.count, to.u);
+  round_panels(full.u_late.panels, Cell::late_panels(s), Cell::late_terms(s), Cell::late_width, to.u_late);
+  for (index n = 0; n < s.panels * Cell::bias_stride; ++n) to.bias[n] = full.bias[n];
+}
+
+// Everything that lives in the workspace, and where; itself at the workspace's beginning.
+template <class Cell, class Storage = Full<typename Cell::Element>>
+struct Workspace {
+  using T = typename Cell::Element;
+
+  struct Slice {
+    T *h, *h_next, *h_in, *c, *projected, *hidden_buffer, *late_input;
+    T *d_h, *d_c, *part, *ring, *ring_late, *ring_d_late, *rows_x, *rows_h, *rows_late;
+    Sums<T> sums;
+  };
+  // Private to a thread: pointer tables of the entries of a chunk.
+  struct Scratch {
+    const T **x, **h, **mask;
+    T** d_x;
+    T* strip;
+  };
+
+  Sizes sizes;
+  Packed<T, Storage> packed[2];
+  PackedBack<T> back[2];
+  Slice* slices;     // (directions * slices)
+  Scratch* scratch;  // (threads)
+  T* zeros;
+  index entries;     // of a chunk of projected input
+  index ring_rows;   // entries of the ring
+  index total;
+
+  Workspace(const Layer& layer, const Plan& plan, bool backward, char* work) : sizes(sizes_of<Cell>(layer)) {
+    Arena arena{work};
+    arena.take<Workspace>(1);
+    const Sizes& s = sizes;
+    const index rows = widest_pass(layer, plan);
+    entries = projected_entries<Cell>(s, rows);
+    ring_rows = larger(rows, ring_entries);
+    const index late = Cell::late_size(s), d_late = Cell::d_late_size(s);
+    for (int d = 0; d < layer.directions; ++d) {
+      if (backward) {
+        PackedBack<T>& p = back[d];
+        p.u_back = arena.take<T>(plain_panels<T>(s.output) * Cell::h_slots.count * s.padded * plain_width<T>);
+        if (layer.direction[d].d_x.data)
+          p.w_back = arena.take<T>(plain_panels<T>(s.input) * Cell::x_slots.count * s.padded * plain_width<T>);
+        p.late_back = arena.take<T>(Cell::late_back_size(s));
+      } else {
+        packed[d] = take_packed<Cell, Storage>(s, arena);
+      }
+    }
+    const int count = layer.directions * plan.slices;
+    slices = arena.take<Slice>(count);
+    scratch = arena.take<Scratch>(plan.threads);
+    zeros = arena.take<T>(larger(s.state, s.padded));
+    if (work)
+      for (index n = 0; n < larger(s.state, s.padded); ++n) zeros[n] = 0;
+    for (int n = 0; n < count; ++n) {
+      Slice slice{};
+      if (backward) {
+        const Direction& d = layer.direction[n / plan.slices];
+        slice.d_h = arena.take<T>(rows * s.state);
+        slice.d_c = arena.take<T>(rows * s.padded);
+        slice.part = arena.take<T>(rows * larger(s.state, s.padded));
+        slice.ring = arena.take<T>(ring_rows * Cell::ring_slots * s.padded);
+        slice.ring_late = arena.take<T>(ring_rows * late);
+        slice.ring_d_late = arena.take<T>(ring_rows * d_late);
+        slice.rows_x = arena.take<T>(ring_rows * packed_columns(s.input));
+        slice.rows_h = arena.take<T>(ring_rows * packed_columns(s.output));
+        slice.rows_late = late ? arena.take<T>(ring_rows * packed_columns(Cell::late_columns(s))) : nullptr;
+        if (d.d_weight_ih) slice.sums.x = arena.take<T>(s.input * Cell::x_slots.count * s.padded);
+        if (d.d_weight_hh) slice.sums.h = arena.take<T>(s.output * Cell::h_slots.count * s.padded);
+        if (late && (d.d_weight_hh || d.d_weight_hr)) slice.sums.late = arena.take<T>(Cell::late_sum_size(s));
+        slice.sums.bias = arena.take<T>(Cell::ring_slots * s.padded);
+      } else {
+        const bool masked = layer.direction[n / plan.slices].mask.data;
+        slice.h = arena.take<T>(rows * s.state);
+        slice.h_next = arena.take<T>(rows * s.state);
+        slice.h_in = masked ? arena.take<T>(rows * s.state) : nullptr;
+        slice.c = Cell::has_c ? arena.take<T>(rows * s.padded) : nullptr;
+        slice.projected = arena.take<T>(entries * s.projected);
+        slice.hidden_buffer = arena.take<T>(rows * Cell::hidden_buffer_size(s));
+        slice.late_input = arena.take<T>(rows * Cell::late_input_size(s));
+      }
+      if (work) slices[n] = slice;
+    }
+    for (int n = 0; n < plan.threads; ++n) {
+      Scratch mine{};
+      const index listed = backward ? ring_rows : entries;
+      mine.x = arena.take<const T*>(listed);
+      if (backward) {
+        mine.h = arena.take<const T*>(listed);
+        mine.mask = arena.take<const T*>(listed);
+        mine.d_x = arena.take<T*>(listed);
+        mine.strip = arena.take<T>(ring_rows * plain_width<T>);
+      }
+      if (work) scratch[n] = mine;
+    }
+    total = arena.used;
+  }
+};
+
+}  // namespace recurra::RECURRA_LEVEL
