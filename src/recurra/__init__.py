@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recurra import nn as nn
+    from recurra.nn.accelerate import accelerate as accelerate
     from recurra.nn.explain import explain as explain
     from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
 
@@ -17,11 +18,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
+    "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
     "nn": ("recurra.nn", None),
 }
 
-__all__ = ["Forecaster", "__version__", "explain", "nn"]
+__all__ = ["Forecaster", "__version__", "accelerate", "explain", "nn"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from recurra.nn.cell_layers import GRUCell as GRUCell
+from recurra.nn.cell_layers import LSTMCell as LSTMCell
+from recurra.nn.cell_layers import RNNCell as RNNCell
 from recurra.nn.gru import GRU as GRU
 from recurra.nn.lstm import LSTM as LSTM
 from recurra.nn.rnn import RNN as RNN
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
