@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 # From top to bottom. A room may import any room that is lower, and none beside it.
 FLOORS = (
     ("cli",),
-    ("tasks",),
+    ("tasks", "bench"),
     ("training", "streaming", "decoding", "data", "report"),
     ("nn",),
     ("kernels",),

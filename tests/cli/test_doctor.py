@@ -85,4 +85,4 @@ def test_the_extras_are_those_of_the_project() -> None:
         named = {n.split(">")[0] for n in extras[extra] if not n.startswith("recurra[")}
         assert named == set(packages)
     everything = extras["all"][0].removeprefix("recurra[").removesuffix("]").split(",")
-    assert set(everything) == set(extras) - {"all", "dev"} == set(doctor.EXTRAS)
+    assert set(everything) == set(extras) - {"all", "dev", "bench"} == set(doctor.EXTRAS)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Write the report of a run."),
     "data": ("data", "List public data sets, or download one."),
     "reproduce": ("reproduce", "Run a published benchmark again."),
+    "bench": ("bench", "Time the layers on this machine, beside other frameworks."),
     "doctor": ("doctor", "Say what is installed and what is missing."),
 }
 

@@ -1,0 +1,1 @@
+"""`recurra bench`: layers against other frameworks; import from the modules themselves."""

@@ -1,0 +1,1 @@
+"""One file for each framework: `make(case, arrays, participant)` gives the Job its worker times."""
