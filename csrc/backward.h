@@ -43,7 +43,7 @@ class Backward {
 
   void run(const Pass& pass) {
     start(pass);
-    if (direction_.d_x.data) clear_padding<T>(direction_.d_x, pass, sizes_.time, sizes_.input, team_);
+    if (direction_.d_x.data) clear_padding<T>(direction_.d_x, pass, layer_.time, sizes_.input, team_);
     const index steps = pass.rows ? pass.length[0] : 0;
     index entries = 0;
     for (index step = steps - 1; step >= 0; --step) {
@@ -214,18 +214,29 @@ class Backward {
 
   // Entry rows as tiles of columns: (tile, entry, columns of the tile).
   void pack_entries(Columns columns, const T* const* rows, const T* const* mask, index entries, T* to) const {
+    switch (columns.tile) {
+      case 2: return pack_tiles<2>(columns, rows, mask, entries, to);
+      case 4: return pack_tiles<4>(columns, rows, mask, entries, to);
+      case 6: return pack_tiles<6>(columns, rows, mask, entries, to);
+      case 8: return pack_tiles<8>(columns, rows, mask, entries, to);
+      case 10: return pack_tiles<10>(columns, rows, mask, entries, to);
+      case 12: return pack_tiles<12>(columns, rows, mask, entries, to);
+    }
+  }
+
+  template <int R>
+  void pack_tiles(Columns columns, const T* const* rows, const T* const* mask, index entries, T* to) const {
     const Range range = team_.share(columns.tiles);
-    const int tile = columns.tile;
     for (index t = range.begin; t < range.end; ++t) {
-      const index first = t * tile, real = smaller(tile, columns.count - first);
-      T* block = to + t * entries * tile;
-      for (index e = 0; e < entries; ++e, block += tile) {
+      const index first = t * R, real = smaller(R, columns.count - first);
+      T* block = to + t * entries * R;
+      for (index e = 0; e < entries; ++e, block += R) {
         const T* const row = rows[e] + first;
-        if (mask)
-          for (index c = 0; c < real; ++c) block[c] = row[c] * mask[e][first + c];
-        else
-          for (index c = 0; c < real; ++c) block[c] = row[c];
-        for (index c = real; c < tile; ++c) block[c] = 0;
+        if (real == R && !mask) {
+          for (int c = 0; c < R; ++c) block[c] = row[c];
+          continue;
+        }
+        for (index c = 0; c < R; ++c) block[c] = c < real ? (mask ? row[c] * mask[e][first + c] : row[c]) : T(0);
       }
     }
   }

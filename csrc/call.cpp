@@ -139,6 +139,50 @@ void run(const Layer& layer, Choice choice, bool backward) {
   if (!done) run(layer, {&level, 1, 0, 1}, backward);
 }
 
+// Elements of a scan that are worth one more thread.
+constexpr double scan_of_a_thread = 3e4;
+
+template <class T>
+bool side_by_side(const Rows<T>& rows, index width) {
+  return !rows.data || rows.batch_stride == width;
+}
+
+// Rows that lie side by side at every step, with nothing that tells them apart, are one wide row.
+Scan flattened(Scan scan) {
+  const index width = scan.width;
+  if (scan.lengths || scan.reset.data || !side_by_side(scan.a, width) || !side_by_side(scan.b, width) ||
+      !side_by_side(scan.h, width) || !side_by_side(scan.d_h, width) || !side_by_side(scan.d_a, width) ||
+      !side_by_side(scan.d_b, width))
+    return scan;
+  scan.width *= scan.batch;
+  scan.batch = 1;
+  return scan;
+}
+
+struct ScanJob {
+  Scan scan;
+  void (*run)(const Scan&, int share, int shares);
+  int shares;
+  int threads;
+};
+
+void run(const Scan& scan, Choice choice, bool backward) {
+  if (scan.batch == 0 || scan.width == 0) return;
+  const Level& level = choice.level ? *choice.level : widest_level();
+  const double work = static_cast<double>(scan.batch) * static_cast<double>(scan.time) * static_cast<double>(scan.width);
+  int threads = std::clamp(choice.threads, 1, threads_usable());
+  if (work < scan_of_a_thread * threads) threads = std::max(1, static_cast<int>(work / scan_of_a_thread));
+  ScanJob job{flattened(scan), backward ? level.scan_backward : level.scan_forward,
+              choice.slices ? choice.slices : threads, threads};
+  const auto start = [](void* context, int rank) {
+    const ScanJob& mine = *static_cast<const ScanJob*>(context);
+    for (int share = rank; share < mine.shares; share += mine.threads) mine.run(mine.scan, share, mine.shares);
+  };
+  if (run_threads(threads, start, &job)) return;
+  job.threads = 1;
+  start(&job, 0);
+}
+
 }  // namespace
 
 const Level& widest_level() {
@@ -155,6 +199,29 @@ const Level* find_level(const char* name) {
 
 void run_forward(const Layer& layer, Choice choice) { run(layer, choice, false); }
 void run_backward(const Layer& layer, Choice choice) { run(layer, choice, true); }
+
+void run_linear(const LinearCall& call, Choice choice) {
+  const Level& level = choice.level ? *choice.level : widest_level();
+  const double work = 2.0 * static_cast<double>(call.rows) * static_cast<double>(call.inputs) * static_cast<double>(call.outputs);
+  int threads = std::clamp(choice.threads, 1, threads_usable());
+  if (work < work_of_a_thread * threads) threads = std::max(1, static_cast<int>(work / work_of_a_thread));
+  struct LinearJob {
+    const LinearCall& call;
+    const Level& level;
+    char* scratch;
+    int threads;
+  } job{call, level, memory.reserve(level.linear_scratch(call) * threads), threads};
+  const auto start = [](void* context, int rank) {
+    const LinearJob& mine = *static_cast<const LinearJob*>(context);
+    mine.level.linear(mine.call, mine.scratch, rank, mine.threads);
+  };
+  const bool done = run_threads(threads, start, &job);
+  if (!done) level.linear(call, job.scratch, 0, 1);
+  memory.trim();
+}
+
+void run_scan_forward(const Scan& scan, Choice choice) { run(scan, choice, false); }
+void run_scan_backward(const Scan& scan, Choice choice) { run(scan, choice, true); }
 
 Plan outline(const Layer& layer, Choice choice) {
   Plan plan;

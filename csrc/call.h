@@ -23,6 +23,13 @@ const Level* find_level(const char* name);
 void run_forward(const Layer& layer, Choice choice);
 void run_backward(const Layer& layer, Choice choice);
 
+// `slices` and `team` have no meaning here.
+void run_linear(const LinearCall& call, Choice choice);
+
+// Here `slices` are shares of rows and columns, and `team` has no meaning.
+void run_scan_forward(const Scan& scan, Choice choice);
+void run_scan_backward(const Scan& scan, Choice choice);
+
 // Threads and slices that a call would take, for `explain`.
 Plan outline(const Layer& layer, Choice choice);
 

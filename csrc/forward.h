@@ -26,7 +26,7 @@ class Forward {
     T* h = buffers_.h;
     T* h_next = buffers_.h_next;
     start(pass, h);
-    clear_padding<T>(direction_.y, pass, sizes_.time, sizes_.output, team_);
+    clear_padding<T>(direction_.y, pass, layer_.time, sizes_.output, team_);
     const index steps = pass.rows ? pass.length[0] : 0;
     index active = pass.rows, chunk_end = 0, entry = 0;
     for (index step = 0; step < steps; ++step) {

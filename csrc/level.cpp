@@ -5,7 +5,9 @@
 #include "forward.h"
 #include "gru.h"
 #include "levels.h"
+#include "linear.h"
 #include "lstm.h"
+#include "scan.h"
 
 namespace recurra::RECURRA_LEVEL {
 
@@ -98,6 +100,29 @@ void stream(const Layer& layer, const Plan& plan, Stored stored, const char* wor
   });
 }
 
+index scratch_of_linear(const LinearCall& call) {
+  return call.is_double ? linear_scratch<double>(call) : linear_scratch<float>(call);
+}
+
+void linear(const LinearCall& call, char* scratch, int rank, int threads) {
+  if (call.is_double) run_linear<double>(call, scratch, rank, threads);
+  else run_linear<float>(call, scratch, rank, threads);
+}
+
+void scan_forward(const Scan& scan, int share, int shares) {
+  with_kind(scan, [&](auto kind) {
+    using Kind = decltype(kind);
+    for_tiles<typename Kind::Element>(scan, share, shares, [&](const Tile& tile) { tile_forward<Kind>(scan, tile); });
+  });
+}
+
+void scan_backward(const Scan& scan, int share, int shares) {
+  with_kind(scan, [&](auto kind) {
+    using Kind = decltype(kind);
+    for_tiles<typename Kind::Element>(scan, share, shares, [&](const Tile& tile) { tile_backward<Kind>(scan, tile); });
+  });
+}
+
 bool supported() {
 #if defined(RECURRA_LEVEL_AVX512)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
@@ -115,6 +140,6 @@ bool supported() {
 }  // namespace
 
 const Level level{RECURRA_NAME(RECURRA_LEVEL), vector_bytes * 8, supported, saved, prepare, forward, backward,
-                  prepare_stream, stream};
+                  prepare_stream, stream, scratch_of_linear, linear, scan_forward, scan_backward};
 
 }  // namespace recurra::RECURRA_LEVEL

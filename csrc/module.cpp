@@ -1,7 +1,7 @@
 // The compiled core's door to Python: each function reads its arguments, unlocks, calls and returns.
 //
 // Arrays come as addresses with strides. They are checked where they are still tensors, in
-// src/recurra/kernels/cpu.py, which alone calls these functions.
+// src/recurra/kernels/cpu.py and scan.py, which alone call these functions.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -21,6 +21,7 @@ using recurra::Direction;
 using recurra::index;
 using recurra::Layer;
 using recurra::Rows;
+using recurra::Scan;
 
 // Takes the items of a tuple one after another.
 class Reader {
@@ -138,6 +139,22 @@ nb::tuple outline(nb::tuple choice, nb::tuple items, nb::tuple directions) {
   return nb::make_tuple(plan.threads, plan.slices, plan.team);
 }
 
+void linear(nb::tuple choice, bool is_double, index rows, index inputs, index outputs, std::uintptr_t x, index x_stride,
+            std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t y) {
+  const Choice how = read_choice(choice);
+  const recurra::LinearCall call{is_double,
+                             rows,
+                             inputs,
+                             outputs,
+                             reinterpret_cast<const void*>(x),
+                             x_stride,
+                             reinterpret_cast<const void*>(weight),
+                             reinterpret_cast<const void*>(bias),
+                             reinterpret_cast<void*>(y)};
+  const nb::gil_scoped_release unlocked;
+  recurra::run_linear(call, how);
+}
+
 std::vector<std::string> supported_levels() {
   std::vector<std::string> names;
   for (const recurra::Level* level : recurra::levels)
@@ -181,6 +198,47 @@ void push(recurra::Stream& self, std::uintptr_t x, index x_batch, index x_time, 
   self.push({reinterpret_cast<const void*>(x), x_batch, x_time}, {reinterpret_cast<void*>(y), y_batch, y_time}, time);
 }
 
+Scan read_scan(nb::tuple items) {
+  Reader read(items);
+  Scan scan;
+  scan.kind = static_cast<recurra::ScanKind>(read.number());
+  scan.is_double = read.number() != 0;
+  scan.reverse = read.number() != 0;
+  scan.batch = read.number();
+  scan.time = read.number();
+  scan.width = read.number();
+  scan.a = read.rows<const void>();
+  scan.b = read.rows<const void>();
+  scan.h_0 = read.address<const void>();
+  scan.lengths = read.address<const std::int64_t>();
+  scan.reset = read.rows<const bool>();
+  scan.h = read.rows<void>();
+  if (nb::len(items) == 21) {
+    scan.h_n = read.address<void>();
+    return scan;
+  }
+  scan.d_h = read.rows<const void>();
+  scan.d_h_n = read.address<const void>();
+  scan.d_a = read.rows<void>();
+  scan.d_b = read.rows<void>();
+  scan.d_h_0 = read.address<void>();
+  return scan;
+}
+
+void scan_forward(nb::tuple choice, nb::tuple items) {
+  const Choice how = read_choice(choice);
+  const Scan scan = read_scan(items);
+  const nb::gil_scoped_release unlocked;
+  recurra::run_scan_forward(scan, how);
+}
+
+void scan_backward(nb::tuple choice, nb::tuple items) {
+  const Choice how = read_choice(choice);
+  const Scan scan = read_scan(items);
+  const nb::gil_scoped_release unlocked;
+  recurra::run_scan_backward(scan, how);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -199,6 +257,9 @@ NB_MODULE(_core, module) {
   module.def("saved_size", &saved_size, "choice"_a, "layer"_a, "directions"_a,
              "Numbers that forward saves for backward, for each row and step.");
   module.def("outline", &outline, "choice"_a, "layer"_a, "directions"_a, "(threads, slices, team) of a call.");
+  module.def("linear", &linear);
+  module.def("scan_forward", &scan_forward, "choice"_a, "scan"_a);
+  module.def("scan_backward", &scan_backward, "choice"_a, "scan"_a);
 
   nb::class_<recurra::Stream>(module, "Stream", "Layers that keep packed weights and state between calls.")
       .def("__init__", &make_stream, "choice"_a, "layers"_a, "batch"_a, "stored"_a)

@@ -38,6 +38,12 @@ struct Bfloat16 {
       std::memcpy(whole.lane + n, &bits, sizeof bits);
     }
     return whole;
+#elif defined(RECURRA_LEVEL_AVX512)
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#elif defined(RECURRA_LEVEL_AVX2)
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 #else
     typedef std::uint16_t Halves __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
     typedef std::uint32_t Bits __attribute__((vector_size(vector_bytes)));
@@ -57,6 +63,10 @@ struct Int8 {
     Vec<float> whole;
     for (int n = 0; n < lanes<float>; ++n) whole.lane[n] = static_cast<float>(from[n]);
     return whole;
+#elif defined(RECURRA_LEVEL_AVX512)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(RECURRA_LEVEL_AVX2)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 #else
     typedef std::int8_t Quarters __attribute__((vector_size(vector_bytes / 4), aligned(1), may_alias));
     typedef std::int32_t Whole __attribute__((vector_size(vector_bytes)));
@@ -191,19 +201,22 @@ void pack_interleaved(const T* weight, index hidden, index size, Slots slots, in
   }
 }
 
+template <class T>
+void pack_transposed_panel(const T* weight, index columns, index size, index p, T* to) {
+  constexpr int w = plain_width<T>;
+  const index units = smaller(w, columns - p * w);
+  const T* const block = weight + p * w * size;
+  for (index k = 0; k < size; ++k, to += w) {
+    for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
+    for (index u = units; u < w; ++u) to[u] = 0;
+  }
+}
+
 // Plain panels [first, last) of the transpose of weight (columns, size): y = weight · x.
 template <class T>
 void pack_transposed(const T* weight, index columns, index size, index first, index last, T* panels) {
-  constexpr int w = plain_width<T>;
-  for (index p = first; p < last; ++p) {
-    T* to = panels + p * size * w;
-    const index units = smaller(w, columns - p * w);
-    const T* block = weight + p * w * size;
-    for (index k = 0; k < size; ++k, to += w) {
-      for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
-      for (index u = units; u < w; ++u) to[u] = 0;
-    }
-  }
+  for (index p = first; p < last; ++p)
+    pack_transposed_panel(weight, columns, size, p, panels + p * size * plain_width<T>);
 }
 
 // Plain panels [first, last) of weight (gates * hidden, columns) itself: d_x = d_gates · weight. The

@@ -23,14 +23,15 @@ Stream::Stream(std::vector<Layer> layers, index batch, Stored stored, const Leve
       element_(layers.front().is_double ? sizeof(double) : sizeof(float)),
       order_(static_cast<size_t>(batch)),
       length_(static_cast<size_t>(batch), 1),
-      begin_{0, batch} {
+      begin_{0, batch},
+      everybody_(std::make_unique<Barrier>()) {
   std::iota(order_.begin(), order_.end(), index{0});
   plan_.team = plan_.threads = std::clamp(threads, 1, threads_usable());
   plan_.order = order_.data();
   plan_.length = length_.data();
   plan_.begin = begin_.data();
-  plan_.everybody = plan_.teams = &everybody_;
-  everybody_.members = plan_.threads;
+  plan_.everybody = plan_.teams = everybody_.get();
+  everybody_->members = plan_.threads;
   for (Layer layer : layers) {
     layer.batch = batch;
     layer.time = index{1} << 30;  // as long as anybody likes; only pieces of it are ever worked on
@@ -62,14 +63,14 @@ void Stream::push(Rows<const void> x, Rows<void> y, index time) {
   }
   const auto work = [](void* self, int rank) { static_cast<Stream*>(self)->run(rank); };
   if (run_threads(plan_.threads, work, this)) return;
-  plan_.team = plan_.threads = everybody_.members = 1;
+  plan_.team = plan_.threads = everybody_->members = 1;
   run(0);
 }
 
 void Stream::run(int rank) {
   for (Held& held : layers_) {
     level_.stream(held.layer, plan_, stored_, held.work.get(), rank);
-    if (plan_.threads > 1) everybody_.wait();
+    if (plan_.threads > 1) everybody_->wait();
   }
 }
 

@@ -40,7 +40,7 @@ class Stream {
   std::vector<index> order_, length_, begin_;
   std::vector<char> between_[2];  // outputs of one layer on their way to the next
   Plan plan_;
-  Barrier everybody_;
+  std::unique_ptr<Barrier> everybody_;  // on its own, where its alignment is kept
 };
 
 }  // namespace recurra

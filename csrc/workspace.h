@@ -31,10 +31,14 @@ struct Columns {
   index tiles;
 };
 
+// Tiles of an even number of columns, with few empty ones and few tiles.
 inline Columns columns_of(index count) {
-  constexpr index most = accumulators / plain;
-  const index tiles = larger(1, (count + most - 1) / most);
-  return {count, static_cast<int>(round_up((count + tiles - 1) / tiles, 2)), tiles};
+  Columns best{count, 2, larger(1, (count + 1) / 2)};
+  for (int tile = 4; tile <= accumulators / plain; tile += 2) {
+    const index tiles = larger(1, (count + tile - 1) / tile);
+    if (tiles * (tile + 1) < best.tiles * (best.tile + 1)) best = {count, tile, tiles};
+  }
+  return best;
 }
 
 inline index packed_columns(index count) {

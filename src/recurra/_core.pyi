@@ -15,6 +15,20 @@ def saved_size(choice: Choice, layer: Numbers, directions: Sequence[Numbers]) ->
 def outline(
     choice: Choice, layer: Numbers, directions: Sequence[Numbers]
 ) -> tuple[int, int, int]: ...
+def scan_forward(choice: Choice, scan: Numbers) -> None: ...
+def scan_backward(choice: Choice, scan: Numbers) -> None: ...
+def linear(
+    choice: Choice,
+    is_double: bool,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    x: int,
+    x_stride: int,
+    weight: int,
+    bias: int,
+    y: int,
+) -> None: ...
 
 class Stream:
     def __init__(

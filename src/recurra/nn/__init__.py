@@ -6,7 +6,9 @@ from recurra.nn.cell_layers import GRUCell as GRUCell
 from recurra.nn.cell_layers import LSTMCell as LSTMCell
 from recurra.nn.cell_layers import RNNCell as RNNCell
 from recurra.nn.gru import GRU as GRU
+from recurra.nn.linear import Linear as Linear
 from recurra.nn.lstm import LSTM as LSTM
 from recurra.nn.rnn import RNN as RNN
+from recurra.nn.stream import Stream as Stream
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "Linear", "RNNCell", "Stream"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.cell import Cell, Params, State
-from recurra.errors import ShapeError
+from recurra.errors import ConfigError, ShapeError
 from recurra.kernels import dispatch
 from recurra.kernels.sequence import Lengths, Sequence, check_lengths, check_reset
 from recurra.nn.arguments import (
@@ -31,6 +31,7 @@ from recurra.nn.dropouts import draw_masks, draw_zoneout, lock_input, zoneout_pa
 from recurra.nn.initialise import Init
 from recurra.nn.packed import pack, unpack
 from recurra.nn.states import Layout
+from recurra.nn.stream import Stream
 
 # Pairs of a parameter's name in the cell and in the layer.
 Names = tuple[tuple[str, str], ...]
@@ -129,6 +130,42 @@ class Recurrent(nn.Module):
         return [
             list(self._params(names).values()) for directions in self._names for names in directions
         ]
+
+    def stream(
+        self, batch_size: int | None = 1, *, weights: str = "float32", threads: int = 0
+    ) -> Stream:
+        """A handle that steps batch_size streams through this layer, see `recurra.nn.Stream`.
+
+        The parameters are copied now. weights="bfloat16" or "int8" (one scale for each output of a
+        product) stores them in half or a quarter of the memory, which is faster where that memory
+        is what a step waits for, from about 128 hidden units on. batch_size None: inputs have no
+        batch axis. threads 0 lets the sizes decide; the bits are the same with any number.
+        Raises: ConfigError for a bidirectional layer, whose backward half would have to read the
+        future, and for settings that do not exist; BackendError when weights are asked for that
+        only the compiled core has, and it cannot run.
+        """
+        who = type(self).__name__
+        if self.bidirectional:
+            raise ConfigError(
+                f"{who}: a bidirectional layer cannot stream: its reverse direction starts at the "
+                "end of the sequence. Make it with bidirectional=False."
+            )
+        parts = [
+            zoneout_parts(self.zoneout, cell) if self.zoneout else (0.0,) * len(cell.state_sizes())
+            for cell in self.cells
+        ]
+        return Stream(
+            who,
+            self.cells,
+            [self._params(directions[0]) for directions in self._names],
+            self._layout,
+            batch_size,
+            self.batch_first,
+            parts,
+            self.backend,
+            weights,
+            threads,
+        )
 
     def extra_repr(self) -> str:
         listed = isinstance(self.hidden_size, tuple)
