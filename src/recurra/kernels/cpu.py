@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from recurra.cells.cell import Cell, Masks, State
 from recurra.cells.elman import Elman
@@ -28,7 +29,7 @@ from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 # After torch, whose OpenMP runtime it shares.
 if importlib.util.find_spec("recurra._core") is not None:
-    from recurra import _core
+    from recurra import _core as _core
 else:
     _core = None  # type: ignore[assignment]
 
@@ -51,6 +52,16 @@ class Choice(NamedTuple):
     team: int = 0
 
 
+class Outline(NamedTuple):
+    """How the core would run a call: what it chose where `Choice` lets it choose."""
+
+    level: str
+    vector_bits: int
+    threads: int
+    slices: int
+    team: int
+
+
 # Tests force every way of running a call by changing this.
 choice = Choice()
 
@@ -67,6 +78,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return f"it has no {dtype}"
     if torch._C._are_functorch_transforms_active():
         return "it does not work inside torch.func transforms"
+    if forward_ad._current_level >= 0:
+        return "it has no forward-mode derivatives"
     return None
 
 
@@ -86,6 +99,10 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
         output, states = run_together([_widened(call) for call in calls])
         make = calls[0].cell.make_state
         return output.to(dtype), [make(*(part.to(dtype) for part in state)) for state in states]
+    if torch.compiler.is_compiling():
+        from recurra.kernels import compiled  # which runs this module's functions
+
+        return compiled.run_together(calls)
     x = calls[0].x
     tensors = _tensors(calls)
     if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
@@ -116,21 +133,20 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx: Any, calls: SequenceOf[Sequence], x: Tensor, *tensors: Tensor) -> Any:
         layout = _Layout(calls, x, tensors, _threaded(choice))
         results, saved = _forward(layout, save=True)
-        ctx.calls = calls
+        ctx.calls = _for_backward(calls)
         ctx.choice = layout.choice
-        ctx.saved = saved
-        ctx.save_for_backward(x, results[0], *tensors)
+        ctx.save_for_backward(x, results[0], saved, *tensors)
         ctx.set_materialize_grads(False)
         return results
 
     @staticmethod
     def backward(ctx: Any, *d_results: Tensor | None) -> Any:
-        x, y, *tensors = ctx.saved_tensors
+        x, y, saved, *tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             return None, *_differentiable_backward(ctx.calls, x, tensors, wanted, d_results)
         layout = _Layout(ctx.calls, x, tensors, ctx.choice._replace(threads=_threads()))
-        return None, *_backward(layout, y, ctx.saved, wanted, d_results)
+        return None, *_backward(layout, y, saved, wanted, d_results)
 
 
 def _threads() -> int:
@@ -144,6 +160,32 @@ def _threaded(choice: Choice) -> Choice:
 def _tensors(calls: SequenceOf[Sequence]) -> list[Tensor]:
     """Parameters and initial state of every call, in the order of the cell."""
     return [t for call in calls for t in (*call.params.values(), *(call.state or ()))]
+
+
+def _for_backward(calls: SequenceOf[Sequence]) -> list[Sequence]:
+    """The calls without the tensors that autograd keeps for us, and frees after backward.
+
+    Lengths and resets are copied: their owner may write to them before backward reads them.
+    """
+    call = calls[0]
+    lengths, reset, nothing = call.lengths, call.reset, call.x.new_empty(0)
+    if lengths is not None:
+        lengths = replace(lengths, values=lengths.values.clone())
+    if reset is not None:
+        reset = reset.clone()
+    return [
+        replace(
+            call,
+            x=nothing,
+            params=dict.fromkeys(call.params, nothing),
+            state=None
+            if call.state is None
+            else call.cell.make_state(*(nothing for _ in call.state)),
+            lengths=lengths,
+            reset=reset,
+        )
+        for call in calls
+    ]
 
 
 def _rebuilt(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]) -> list[Sequence]:
@@ -190,11 +232,11 @@ class _Layout:
         batch, time = x.shape[:2] if call.batch_first else (x.shape[1], x.shape[0])
         self.shape = (batch, time)
         self.sizes = (cell.input_size, cell.hidden_size, cell.output_size)
-        self.tensors = [t.contiguous() for t in tensors]
+        self.tensors = [_stored(t).contiguous() for t in tensors]
         self.lengths = None if call.lengths is None else call.lengths.values.contiguous()
         reset = call.reset
         self.layer = (
-            _kind(cell),
+            kind_of(cell),
             x.dtype == torch.float64,
             batch,
             time,
@@ -256,7 +298,7 @@ class _Layout:
         return self.kept[-1]
 
 
-def _kind(cell: Cell) -> int:
+def kind_of(cell: Cell) -> int:
     """CellKind of csrc/calls.h."""
     if isinstance(cell, LSTM):
         return 2
@@ -267,8 +309,19 @@ def _kind(cell: Cell) -> int:
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy whose last axis is contiguous."""
+    """The tensor, or a copy, whose last axis is contiguous."""
+    tensor = _stored(tensor)
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] < 2 else tensor.contiguous()
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its memory does not hold its values one by one as C++ has them.
+
+    torch puts off negating what comes from a conjugate, and takes memory at odd addresses.
+    """
+    if tensor.is_neg() or tensor.data_ptr() % tensor.element_size():
+        return tensor.clone()
+    return tensor
 
 
 def _forward(layout: _Layout, save: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -300,6 +353,35 @@ def _forward(layout: _Layout, save: bool = False) -> tuple[tuple[Tensor, ...], T
     return (y, *ends), saved
 
 
+def current_level() -> str:
+    """The level of instructions that calls run at now."""
+    return choice.level or _core.levels()[0]
+
+
+def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, level: str) -> int:
+    """Numbers that `_forward` saves for each row and step of one direction."""
+    sizes = (cell.input_size, cell.hidden_size, cell.output_size)
+    layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *NO_ROWS, 0, *NO_ROWS)
+    direction = (False, *(0,) * 7, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
+    return _core.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
+
+
+def threads() -> tuple[int, int]:
+    """Threads that a call may use now, and the CPUs that this process may run on."""
+    return _core.threads_usable(), _core.threads_allowed()
+
+
+def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int = 1) -> Outline:
+    """How the core would run such a call now."""
+    sizes = (cell.input_size, cell.hidden_size, cell.output_size)
+    shape = (features.batch, features.time, *sizes)
+    layer = (kind_of(cell), dtype == torch.float64, *shape, *NO_ROWS, 0, *NO_ROWS)
+    direction = (0,) * 25
+    threads, slices, team = _core.outline(_threaded(choice), layer, (direction,) * directions)
+    level = current_level()
+    return Outline(level, _core.vector_bits(level), threads, slices, team)
+
+
 def _unsaved(layout: _Layout) -> tuple[tuple[float, ...], ...]:
     """The directions without places for results: enough to ask for sizes."""
     return tuple((*direction, *NO_ROWS, 0, 0, 0) for direction in layout.directions)
@@ -315,7 +397,7 @@ def _backward(
     """Gradients of x and of the tensors of every call, None where not wanted."""
     calls, output_size = layout.calls, layout.sizes[2]
     d_y = None if d_results[0] is None else _dense_rows(d_results[0])
-    d_ends = [None if d is None else d.contiguous() for d in d_results[1:]]
+    d_ends = [None if d is None else _stored(d).contiguous() for d in d_results[1:]]
     parts = len(d_ends) // len(calls)
     d_x = [layout.new_rows(layout.sizes[0]) if wanted[0] else None for _ in calls]
     d_tensors = [
@@ -364,10 +446,17 @@ def _differentiable_backward(
     d_results: SequenceOf[Tensor | None],
 ) -> list[Tensor | None]:
     """`_backward` as a graph of its own, by the reference: for gradients of gradients."""
-    results = [reference.run(call) for call in _rebuilt(calls, x, tensors)]
+    with torch.autocast(x.device.type, enabled=False):
+        results = [reference.run(call) for call in _rebuilt(calls, x, tensors)]
     outputs = [torch.cat([output for output, _ in results], -1)]
     outputs += [part for _, state in results for part in state]
-    pairs = [(o, d) for o, d in zip(outputs, d_results, strict=True) if d is not None]
+    pairs = [
+        (o, d)
+        for o, d in zip(outputs, d_results, strict=True)
+        if d is not None and o.requires_grad  # the outputs of no steps do not
+    ]
+    if not pairs:
+        return [None for _ in wanted]
     inputs = [t for t, want in zip((x, *tensors), wanted, strict=True) if want]
     found = iter(
         torch.autograd.grad(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recurra.cells.cell import Cell, Masks, State
 from recurra.errors import BackendError, ConfigError, unknown
+from recurra.kernels import compiled as compiled  # registers its operators
 from recurra.kernels import cpu, cudnn, reference
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 

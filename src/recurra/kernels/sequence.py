@@ -145,7 +145,15 @@ def check_lengths(
             f"Pass one length per sequence, shape ({batch},)."
         )
     values = lengths.to(device=device, dtype=torch.int64)
-    if batch == 0:
+    if torch.compiler.is_compiling():
+        # Tracing cannot read values: no work is cut short, and a backend checks when it runs.
+        return Lengths(values, 0, time)
+    return check_within(values, time, who)
+
+
+def check_within(values: Tensor, time: int, who: str) -> Lengths:
+    """Read lengths (B,) int64. Raises: ShapeError for one that is not within 0..time."""
+    if values.shape[0] == 0:
         return Lengths(values, 0, 0)
     shortest, longest = (int(bound) for bound in torch.aminmax(values))
     if shortest < 0 or longest > time:
