@@ -57,16 +57,17 @@ RECURRA_INLINE Vec<float> exp_bounded(Vec<float> x) {
   p = fma(p, r, broadcast(0.5F));
   p = fma(p, r, broadcast(1.0F));
   p = fma(p, r, broadcast(1.0F));
-  // The low bits of `shifted` are n; moved to the exponent they multiply by 2^n.
-  const IntVec bits = reinterpret_cast<IntVec>(p) + (reinterpret_cast<IntVec>(shifted) << 23);
-  return reinterpret_cast<Vec<float>>(bits);
+  // The low bits of `shifted` are n; moved to the exponent they make 2^n. Multiplied, not added to the
+  // bits of p, so that every NaN stays one.
+  const IntVec power = (reinterpret_cast<IntVec>(shifted) << 23) + 0x3F800000;
+  return p * reinterpret_cast<Vec<float>>(power);
 }
 
 RECURRA_INLINE Vec<float> sigmoid(Vec<float> x) {
   return 1.0F / (1.0F + exp_bounded(-clamp(x, -87.0F, 87.0F)));
 }
 
-// An odd rational function of degree 13 over 6; beyond the bounds tanh rounds to ±1 in float32.
+// An odd rational function of degree 13 over 6; beyond the bounds it stays at ±(1 - 2.4e-7).
 RECURRA_INLINE Vec<float> tanh(Vec<float> x) {
   x = clamp(x, -7.90531110763549805F, 7.90531110763549805F);
   const Vec<float> s = x * x;

@@ -53,6 +53,7 @@ class Backward {
         entries = 0;
       }
       const BackStep<T> now = tables(pass, step, active, entries);
+      prefetch_step(pass, step - 1, active);
       Cell::backward(now);
       reset(pass, step, active);
       entries += active;
@@ -109,6 +110,17 @@ class Backward {
     if (any) team_.wait();
   }
 
+  // What the next step reads has left the caches since it was saved.
+  void prefetch_step(const Pass& pass, index step, index active) const {
+    if (step < 0) return;
+    const Range range = team_.share(active);
+    for (index r = range.begin; r < range.end; ++r) {
+      prefetch(saved(pass.row[r], step), saved_stride_);
+      if (direction_.d_y.data)
+        prefetch(at<T>(direction_.d_y, pass.row[r], time_of(direction_, pass.length[r], step)), sizes_.output);
+    }
+  }
+
   const T* saved(index row, index step) const {
     return static_cast<const T*>(direction_.saved) + (step * sizes_.batch + row) * saved_stride_;
   }
@@ -131,7 +143,7 @@ class Backward {
         c_prev_[r] = d.c_0 ? static_cast<const T*>(d.c_0) + row * sizes_.hidden : zeros_;
       } else {
         h_prev_[r] = at<T>(d.y, row, time_of(d, length, step - 1));
-        c_prev_[r] = saved(row, step - 1) + 4 * sizes_.padded;
+        if (Cell::has_c) c_prev_[r] = saved(row, step - 1) + 4 * sizes_.padded;
       }
       scratch_.x[entry + r] = at<T>(layer_.x, row, time);
       scratch_.h[entry + r] = h_prev_[r];

@@ -10,6 +10,10 @@
 
 #include "levels.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace recurra {
 
 namespace {
@@ -26,6 +30,9 @@ class Memory {
       data_.reset(static_cast<char*>(::operator new(static_cast<size_t>(bytes), alignment)));
       size_ = bytes;
     }
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(data_.get(), static_cast<size_t>(size_));
+#endif
     if (poison) std::memset(data_.get(), 0xFF, static_cast<size_t>(size_));
     return data_.get();
   }

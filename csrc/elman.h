@@ -65,9 +65,11 @@ struct Elman {
         for (int r = 0; r < R; ++r)
           for (int n = 0; n < plain; ++n) {
             const index unit = p * panel_units + n * w;
+            const index count = larger(0, smaller(w, s.hidden - unit));
+            if (count < w) acc[r][n] = keep_first(acc[r][n], count);
             const Vec<T> h = relu ? positive_part(acc[r][n]) : tanh(acc[r][n]);
             if (step.saved && step.has_zone_h()) store(step.saved[row + r] + unit, h);
-            step.finish_h(row + r, unit, larger(0, smaller(w, s.hidden - unit)), h);
+            step.finish_h(row + r, unit, count, h);
           }
       });
   }

@@ -43,6 +43,7 @@ class Forward {
       now.h = h;
       now.h_in = mask(pass, step, active, h);
       now.h_next = h_next;
+      prefetch_saved(pass, step + 1, active);
       Cell::forward(now);
       team_.wait();
       T* const old = h;
@@ -112,6 +113,15 @@ class Forward {
       });
     }
     return step;
+  }
+
+  // What the next step saves goes to memory that no cache holds: ask for it while this one computes.
+  void prefetch_saved(const Pass& pass, index step, index active) const {
+    if (!direction_.saved || step >= sizes_.time) return;
+    const Range range = team_.share(active);
+    for (index r = range.begin; r < range.end; ++r)
+      prefetch_to_write(static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_,
+                        saved_stride_);
   }
 
   void reset(const Pass& pass, index step, index active, T* h) {

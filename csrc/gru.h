@@ -79,6 +79,9 @@ struct Gru {
     }
     const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
     step.packed->u.multiply(acc, rows.row, p, s.output);
+    clear_missing(acc, count);
+    if (count < w)
+      for (int r = 0; r < R; ++r) from_x[r] = keep_first(from_x[r], count);
     RECURRA_UNROLL
     for (int q = 0; q < R; ++q) {
       const Vec<T> r = sigmoid(acc[q][0]), z = sigmoid(acc[q][1]), from_h = acc[q][2];
@@ -189,6 +192,7 @@ struct GruResetBefore {
             acc[r][n] = load(step.projected + (row + r) * s.projected + p * 3 * w + n * w);
         const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
         step.packed->u.multiply(acc, rows.row, p, s.output);
+        clear_missing(acc, s.hidden - unit);
         for (int q = 0; q < R; ++q) {
           const Vec<T> r = sigmoid(acc[q][0]), z = sigmoid(acc[q][1]);
           store(step.hidden_buffer + (row + q) * s.padded + unit, z);
@@ -208,6 +212,7 @@ struct GruResetBefore {
         for (int r = 0; r < R; ++r) acc[r][0] = load(step.projected + (row + r) * s.projected + p * 3 * w + 2 * w);
         const RowBlock<R, T> rows(step.late_input + row * s.state, s.state);
         step.packed->u_late.multiply(acc, rows.row, p, s.output);
+        clear_missing(acc, count);
         for (int q = 0; q < R; ++q) {
           const Vec<T> n = tanh(acc[q][0]), z = load(step.hidden_buffer + (row + q) * s.padded + unit);
           if (step.saved) store(step.saved[row + q] + 2 * s.padded + unit, n);
@@ -264,6 +269,7 @@ struct GruResetBefore {
           for (int v = 0; v < plain; ++v) {
             const index unit = p * width + v * w, count = larger(0, smaller(w, s.hidden - unit));
             if (unit >= s.padded) continue;
+            if (count < w) acc[q][v] = keep_first(acc[q][v], count);
             const Vec<T> r = load(step.saved[row + q] + unit);
             Vec<T> h = load_first(step.h_prev[row + q] + unit, count);
             if (step.mask) h = h * load_first(step.mask[row + q] + unit, count);

@@ -3,7 +3,9 @@
 
 #include "plan.h"
 
-#if defined(__x86_64__) && !defined(_MSC_VER)
+#if defined(__x86_64__) && !defined(_MSC_VER) && defined(RECURRA_SANITIZE)
+#define RECURRA_FOR_LEVELS(DO) DO(avx2) DO(scalar)
+#elif defined(__x86_64__) && !defined(_MSC_VER)
 #define RECURRA_FOR_LEVELS(DO) DO(avx512) DO(avx2) DO(scalar)
 #elif defined(__aarch64__)
 #define RECURRA_FOR_LEVELS(DO) DO(neon) DO(scalar)

@@ -96,6 +96,7 @@ struct Lstm {
     step.start(acc, p, row, bias_stride);
     const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
     step.packed->u.multiply(acc, rows.row, p, s.output);
+    clear_missing(acc, count);
     RECURRA_UNROLL
     for (int r = 0; r < R; ++r) {
       const Vec<T> i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), g = tanh(acc[r][2]), o = sigmoid(acc[r][3]);
@@ -137,6 +138,7 @@ struct Lstm {
         Vec<T> d_m;
         if (projects) {
           d_m = load(step.part + row * s.padded + unit);
+          if (count < w) d_m = keep_first(d_m, count);
           store(step.ring_late + row * step.late_size + unit, o * t);
         } else {
           d_m = step.arriving(row, unit, count);

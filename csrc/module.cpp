@@ -103,11 +103,16 @@ Layer read_layer(nb::tuple items, nb::tuple directions) {
   return layer;
 }
 
+const recurra::Level& level_named(const std::string& name) {
+  const recurra::Level* const level = recurra::find_level(name.c_str());
+  if (!level) throw nb::value_error(("this machine has no level of instructions called '" + name + "'").c_str());
+  return *level;
+}
+
 Choice read_choice(nb::tuple items) {
   Choice choice;
   const auto name = nb::cast<std::string>(items[0]);
-  choice.level = name.empty() ? &recurra::widest_level() : recurra::find_level(name.c_str());
-  if (!choice.level) throw nb::value_error("this machine has no such level of instructions");
+  choice.level = name.empty() ? &recurra::widest_level() : &level_named(name);
   choice.threads = nb::cast<int>(items[1]);
   choice.slices = nb::cast<int>(items[2]);
   choice.team = nb::cast<int>(items[3]);
@@ -248,7 +253,7 @@ NB_MODULE(_core, module) {
   module.def("threads_usable", &recurra::threads_usable, "Most threads that a call may use now.");
   module.def("levels", &supported_levels, "Levels of instructions that this machine can run, widest first.");
   module.def(
-      "vector_bits", [](const std::string& name) { return recurra::find_level(name.c_str())->vector_bits; }, "level"_a,
+      "vector_bits", [](const std::string& name) { return level_named(name).vector_bits; }, "level"_a,
       "Width of a level's vectors.");
   module.def("poison_workspaces", &recurra::poison_workspaces, "on"_a,
              "Fill workspaces with NaN before use, so that reading what was not written shows.");

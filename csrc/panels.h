@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstring>
+#include <limits>
 
 #include "simd.h"
 
@@ -133,6 +134,14 @@ template <int n>
 struct Number {
   static constexpr int value = n;
 };
+
+// `keep_first` for a tile whose vectors all hold the same units, of which `count` exist.
+template <int R, int N, class V>
+RECURRA_INLINE void clear_missing(V (&acc)[R][N], index count) {
+  if (count >= static_cast<index>(sizeof(V) / sizeof(lane_of(acc[0][0], 0)))) return;
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) acc[r][n] = keep_first(acc[r][n], count);
+}
 
 // Calls body(Number<R>, first row) for groups of at most `most` rows, of sizes that differ by one at
 // most: 16 rows in groups of up to 6 are 6 + 5 + 5, never 6 + 6 + 4.
@@ -271,12 +280,15 @@ inline void round_panels(const float* full, index panels, index size, index widt
     for (index column = 0; column < width; ++column) {
       const float* const from = full + p * size * width + column;
       float largest = 0;
+      bool finite = true;
       for (index k = 0; k < size; ++k) {
         const float magnitude = std::fabs(from[k * width]);
+        finite = finite && magnitude <= std::numeric_limits<float>::max();
         largest = magnitude > largest ? magnitude : largest;
       }
-      const float scale = largest / 127;
-      to.scale[p * width + column] = scale;
+      // A weight that is no number makes its outputs no numbers, as it does in full.
+      const float scale = finite ? largest / 127 : 0;
+      to.scale[p * width + column] = finite ? scale : std::numeric_limits<float>::quiet_NaN();
       for (index k = 0; k < size; ++k)
         to.panels[(p * size + k) * width + column] =
             static_cast<std::int8_t>(scale > 0 ? std::lrintf(from[k * width] / scale) : 0);

@@ -20,8 +20,6 @@ namespace recurra::RECURRA_LEVEL {
 
 // Rows that one pass over time carries along; larger slices take several passes.
 inline constexpr index pass_rows = 64;
-// Entries between two flushes of weight gradients: the strip of one flush fits the first cache.
-inline constexpr index ring_entries = 128;
 // Inputs up to this size are multiplied within the step; larger ones some steps ahead.
 inline constexpr index fused_input = 32;
 
@@ -158,7 +156,7 @@ struct BackStep {
   RECURRA_INLINE Vec<T> arriving(index row, index unit, index count) const {
     Vec<T> sum = load(d_h + row * sizes.state + unit);
     if (d_y) sum = sum + load_first(d_y[row] + unit, count);
-    return sum;
+    return count < lanes<T> ? keep_first(sum, count) : sum;
   }
 
   // d_h = mask ⊙ (start + gates · panels) + direct, the last product of a step. `gates` are `size`
@@ -276,7 +274,9 @@ Sizes sizes_of(const Layer& layer) {
 
 template <class Cell>
 index saved_size(const Layer& layer) {
-  const bool zone = layer.direction[0].zone_h.data || layer.direction[0].keep_h != 0;
+  bool zone = false;
+  for (int d = 0; d < layer.directions; ++d)
+    zone = zone || layer.direction[d].zone_h.data || layer.direction[d].keep_h != 0;
   return Cell::saved_slots(zone) * sizes_of<Cell>(layer).padded;
 }
 

@@ -194,6 +194,16 @@ RECURRA_INLINE void store_first(T* to, Vec<T> value, index count) {
   for (index n = 0; n < count; ++n) to[n] = whole[n];
 }
 
+// The first `count` lanes of a value, 0 in the others: those have zero weights, but zero times an
+// infinite input is no number, and must not come back as a gradient.
+template <class V>
+RECURRA_INLINE V keep_first(V value, index count) {
+  constexpr int w = static_cast<int>(sizeof(V) / sizeof(lane_of(value, 0)));
+  for (int n = 0; n < w; ++n)
+    if (n >= count) set_lane(value, n, decltype(lane_of(value, 0))(0));
+  return value;
+}
+
 #if defined(RECURRA_LEVEL_AVX512)
 RECURRA_INLINE Vec<float> load_first(const float* from, index count) {
   if (count >= 16) return load(from);
@@ -204,6 +214,23 @@ RECURRA_INLINE void store_first(float* to, Vec<float> value, index count) {
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1U << count) - 1), value);
 }
 #endif
+
+// Asks for memory that will be read, or written, some microseconds from now.
+template <class T>
+RECURRA_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] index count) {
+#if !defined(_MSC_VER) || defined(__clang__)
+  const char* const bytes = reinterpret_cast<const char*>(from);
+  for (index n = 0; n < count * static_cast<index>(sizeof(T)); n += 64) __builtin_prefetch(bytes + n, 0, 2);
+#endif
+}
+
+template <class T>
+RECURRA_INLINE void prefetch_to_write([[maybe_unused]] const T* to, [[maybe_unused]] index count) {
+#if !defined(_MSC_VER) || defined(__clang__)
+  const char* const bytes = reinterpret_cast<const char*>(to);
+  for (index n = 0; n < count * static_cast<index>(sizeof(T)); n += 64) __builtin_prefetch(bytes + n, 1, 2);
+#endif
+}
 
 RECURRA_INLINE index smaller(index a, index b) { return a < b ? a : b; }
 RECURRA_INLINE index larger(index a, index b) { return a < b ? b : a; }

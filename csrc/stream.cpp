@@ -21,17 +21,17 @@ Stream::Stream(std::vector<Layer> layers, index batch, Stored stored, const Leve
       stored_(stored),
       batch_(batch),
       element_(layers.front().is_double ? sizeof(double) : sizeof(float)),
+      threads_(std::clamp(threads, 1, threads_usable())),
       order_(static_cast<size_t>(batch)),
       length_(static_cast<size_t>(batch), 1),
       begin_{0, batch},
       everybody_(std::make_unique<Barrier>()) {
   std::iota(order_.begin(), order_.end(), index{0});
-  plan_.team = plan_.threads = std::clamp(threads, 1, threads_usable());
   plan_.order = order_.data();
   plan_.length = length_.data();
   plan_.begin = begin_.data();
   plan_.everybody = plan_.teams = everybody_.get();
-  everybody_->members = plan_.threads;
+  plan_threads(threads_);
   for (Layer layer : layers) {
     layer.batch = batch;
     layer.time = index{1} << 30;  // as long as anybody likes; only pieces of it are ever worked on
@@ -49,7 +49,14 @@ Stream::Stream(std::vector<Layer> layers, index batch, Stored stored, const Leve
 }
 
 void Stream::push(Rows<const void> x, Rows<void> y, index time) {
+  const std::lock_guard<std::mutex> alone(pushing_);
+  // A stream may be carried into a forked process, or its process be given fewer CPUs.
+  plan_threads(threads_ == 1 ? 1 : std::min(threads_, threads_usable()));
   std::fill(length_.begin(), length_.end(), time);
+  index widest = 0;
+  for (const Held& held : layers_) widest = std::max(widest, held.layer.output);
+  for (std::vector<char>& room : between_)
+    room.resize(std::max(room.size(), static_cast<size_t>(time * batch_ * widest * element_)));
   for (size_t n = 0; n < layers_.size(); ++n) {
     Layer& layer = layers_[n].layer;
     layer.time = time;
@@ -57,14 +64,17 @@ void Stream::push(Rows<const void> x, Rows<void> y, index time) {
     layer.direction[0].y = y;
     if (n + 1 == layers_.size()) continue;
     std::vector<char>& room = between_[n % 2];
-    room.resize(std::max(room.size(), static_cast<size_t>(time * batch_ * layer.output * element_)));
     layer.direction[0].y = {room.data(), layer.output, batch_ * layer.output};
     x = {room.data(), layer.output, batch_ * layer.output};
   }
   const auto work = [](void* self, int rank) { static_cast<Stream*>(self)->run(rank); };
   if (run_threads(plan_.threads, work, this)) return;
-  plan_.team = plan_.threads = everybody_->members = 1;
+  plan_threads(1);
   run(0);
+}
+
+void Stream::plan_threads(int threads) {
+  plan_.team = plan_.threads = everybody_->members = threads;
 }
 
 void Stream::run(int rank) {

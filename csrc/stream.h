@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "call.h"
@@ -17,7 +18,7 @@ class Stream {
 
   Stream(const Stream&) = delete;  // the plan points into it
 
-  // Takes `time` steps of every row: x and y as in Layer.
+  // Takes `time` steps of every row: x and y as in Layer. Callers wait for each other.
   void push(Rows<const void> x, Rows<void> y, index time);
 
  private:
@@ -31,15 +32,18 @@ class Stream {
   };
   static Bytes make(index bytes);
   void run(int rank);
+  void plan_threads(int threads);
 
   const Level& level_;
   const Stored stored_;
   const index batch_;
   const index element_;
+  const int threads_;
   std::vector<Held> layers_;
   std::vector<index> order_, length_, begin_;
   std::vector<char> between_[2];  // outputs of one layer on their way to the next
   Plan plan_;
+  std::mutex pushing_;
   std::unique_ptr<Barrier> everybody_;  // on its own, where its alignment is kept
 };
 

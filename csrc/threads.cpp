@@ -32,6 +32,8 @@ std::atomic<bool> forked{false};
 void pause() {
 #if defined(__x86_64__)
   _mm_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+  __asm__ volatile("yield");
 #endif
 }
 
@@ -62,15 +64,14 @@ int threads_usable() {
 }
 
 void Barrier::wait() {
-  std::atomic_ref<int> now(round), here(arrived);
-  const int mine = now.load(std::memory_order_acquire);
-  if (here.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
-    here.store(0, std::memory_order_relaxed);
-    now.store(mine + 1, std::memory_order_release);
+  const int mine = round.load(std::memory_order_acquire);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
+    arrived.store(0, std::memory_order_relaxed);
+    round.store(mine + 1, std::memory_order_release);
     return;
   }
   // Steps take microseconds, so spin first; but a core may have been given to somebody else.
-  for (int spins = 0; now.load(std::memory_order_acquire) == mine; ++spins) {
+  for (int spins = 0; round.load(std::memory_order_acquire) == mine; ++spins) {
     if (spins < 4000) pause();
     else std::this_thread::yield();
   }

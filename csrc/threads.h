@@ -4,6 +4,8 @@
 // bring a second pool, whose waiting threads take the cores from the first.
 #pragma once
 
+#include <atomic>
+
 namespace recurra {
 
 // CPUs that this process may run on: at least 1, whatever the system says.
@@ -16,8 +18,8 @@ int threads_usable();
 // Threads that wait for each other; each calls `wait` the same number of times.
 struct alignas(64) Barrier {
   int members = 1;
-  int arrived = 0;
-  int round = 0;
+  std::atomic<int> arrived{0};
+  std::atomic<int> round{0};
   void wait();
 };
 

@@ -4,6 +4,10 @@
 
 #include "sequence.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace recurra::RECURRA_LEVEL {
 
 template <class T>
@@ -20,6 +24,11 @@ struct Arena {
   T* take(index count) {
     T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
     used += bytes<T>(count);
+#if defined(__SANITIZE_ADDRESS__)
+    // No access may stray from one piece into the next.
+    used += 64;
+    if (base) ASAN_POISON_MEMORY_REGION(piece + count, base + used - reinterpret_cast<char*>(piece + count));
+#endif
     return piece;
   }
 };
@@ -44,6 +53,14 @@ inline Columns columns_of(index count) {
 inline index packed_columns(index count) {
   const Columns columns = columns_of(count);
   return columns.tiles * columns.tile;
+}
+
+// Entries between two flushes. The strip of a flush should fit the first cache; but where the sums
+// overflow the second one, to go through them less often is worth more.
+template <class Cell>
+index entries_of_ring(const Sizes& s) {
+  const index sums = Cell::ring_slots * s.padded * (s.input + s.output);
+  return sums * static_cast<index>(sizeof(typename Cell::Element)) > index{1} << 21 ? 384 : 128;
 }
 
 // Panels of all weights that forward needs.
@@ -105,7 +122,7 @@ struct Workspace {
     const Sizes& s = sizes;
     const index rows = widest_pass(layer, plan);
     entries = projected_entries<Cell>(s, rows);
-    ring_rows = larger(rows, ring_entries);
+    ring_rows = larger(rows, entries_of_ring<Cell>(s));
     const index late = Cell::late_size(s), d_late = Cell::d_late_size(s);
     for (int d = 0; d < layer.directions; ++d) {
       if (backward) {

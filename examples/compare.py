@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ GRADIENTS_WITHIN = 1e-4
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences are relative to the largest entry; times are medians in seconds."""
+    """Differences are relative to each tensor's largest entry; times are medians in seconds."""
 
     report: Report
     output_difference: float
@@ -71,18 +72,18 @@ def compare(model: nn.Module, evaluate: Evaluate, options: argparse.Namespace) -
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     before = _outputs_and_gradients(model, evaluate)
-    torch_times = _times(model, evaluate, options.repetitions)
+    original = copy.deepcopy(model)
 
     report = recurra.accelerate(model, backend=options.backend)
 
     after = _outputs_and_gradients(model, evaluate)
-    recurra_times = _times(model, evaluate, options.repetitions)
+    training_s, inference_s = _times([original, model], evaluate, options.repetitions)
     comparison = Comparison(
         report,
         _difference(before[:1], after[:1]),
         _difference(before[1:], after[1:]),
-        (torch_times[0], recurra_times[0]),
-        (torch_times[1], recurra_times[1]),
+        training_s,
+        inference_s,
         _train(model, evaluate, optimizer, options.steps),
     )
     assert comparison.output_difference < OUTPUTS_WITHIN, comparison.output_difference
@@ -97,27 +98,38 @@ def _outputs_and_gradients(model: nn.Module, evaluate: Evaluate) -> list[Tensor]
 
 
 def _difference(expected: list[Tensor], actual: list[Tensor]) -> float:
-    largest = max(float(value.abs().max()) for value in expected)
-    pairs = zip(expected, actual, strict=True)
-    return max(float((a - b).abs().max()) for a, b in pairs) / largest
+    """The largest difference, each tensor's relative to its own largest entry."""
+    worst = 0.0
+    for a, b in zip(expected, actual, strict=True):
+        difference, largest = float((a - b).abs().max()), float(a.abs().max())
+        worst = max(worst, difference / largest if largest else difference)
+    return worst
 
 
-def _times(model: nn.Module, evaluate: Evaluate, repetitions: int) -> tuple[float, float]:
-    """Median seconds of forward and backward, and of forward alone."""
+def _times(
+    models: list[nn.Module], evaluate: Evaluate, repetitions: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Median seconds of both models, of forward and backward and of forward alone.
 
-    def forward() -> None:
+    The models take turns, and every other turn the second one begins, so that both meet the same
+    machine; one call of each goes before, untimed.
+    """
+
+    def forward(model: nn.Module) -> None:
         with torch.no_grad():
             evaluate(model)
 
-    medians = []
-    for work in (lambda: _outputs_and_gradients(model, evaluate), forward):
-        seconds = []
-        for _ in range(repetitions):
-            start = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - start)
-        medians.append(statistics.median(seconds))
-    return medians[0], medians[1]
+    def both(work: Callable[[nn.Module], object]) -> tuple[float, float]:
+        seconds: list[list[float]] = [[], []]
+        for turn in range(repetitions + 1):
+            for k in (0, 1) if turn % 2 else (1, 0):
+                start = time.perf_counter()
+                work(models[k])
+                if turn:
+                    seconds[k].append(time.perf_counter() - start)
+        return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+    return both(lambda model: _outputs_and_gradients(model, evaluate)), both(forward)
 
 
 def _train(

@@ -29,10 +29,10 @@ class FrontEnd(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, channels, (41, 11), stride=(2, 2), padding=(20, 5)),
+            nn.Conv2d(1, channels, (41, 11), stride=(2, 2), padding=(20, 5), bias=False),
             nn.BatchNorm2d(channels),
             nn.Hardtanh(0, 20),
-            nn.Conv2d(channels, channels, (21, 11), stride=(2, 1), padding=(10, 5)),
+            nn.Conv2d(channels, channels, (21, 11), stride=(2, 1), padding=(10, 5), bias=False),
             nn.BatchNorm2d(channels),
             nn.Hardtanh(0, 20),
         )

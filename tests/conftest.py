@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+collect_ignore = ["sanitized.py"]  # a plugin of `make sanitize`, not a test
+
 # On two cores, two test processes with threads of their own only wait for each other.
 torch.set_num_threads(1)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SWAPPED = {
@@ -15,6 +18,35 @@ SWAPPED = {
     "speech_ctc": {"recurrent.0.rnn", "recurrent.1.rnn"},
 }
 SMALL = ["--small", "--repetitions", "1", "--steps", "3"]
+
+
+@pytest.fixture
+def compare(monkeypatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield importlib.import_module("compare")
+    sys.modules.pop("compare")
+
+
+def test_a_difference_is_relative_to_its_own_tensor(compare) -> None:
+    large, small = torch.tensor([1000.0, -2000.0]), torch.tensor([0.5, 0.25])
+    assert compare._difference([large, small], [large, small]) == 0.0
+    assert compare._difference([large, small], [large, small - 0.125]) == 0.25
+    assert compare._difference([large, small], [large + 500, small]) == 0.25
+    assert compare._difference([0 * small], [small]) == 0.5
+
+
+def test_both_models_are_timed_in_turns(compare) -> None:
+    first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    log: list[int] = []
+
+    def evaluate(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        log.append([first, second].index(model))
+        output = model(torch.ones(1))
+        return output, output.sum()
+
+    training_s, inference_s = compare._times([first, second], evaluate, 2)
+    assert log == [1, 0, 0, 1, 1, 0] * 2
+    assert min(*training_s, *inference_s) > 0
 
 
 def test_every_example_is_run_here() -> None:

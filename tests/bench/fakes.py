@@ -26,6 +26,7 @@ class FakeWorker:
         self.prepared = prepare or {"errors": {"output": 1e-7}, "runs_on": ""}
         self.memory = memory or {"bytes": 2**20}
         self.closed = False
+        self.directions: list[bool] = []
 
     def ask(self, **request: Any) -> dict[str, Any]:
         if request["do"] == "prepare":
@@ -33,6 +34,7 @@ class FakeWorker:
         if request["do"] == "memory":
             return self.memory
         self.log.append(self.name)
+        self.directions.append(request["backwards"])
         seconds = self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
         visit = {
             "median": seconds,

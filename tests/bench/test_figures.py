@@ -147,6 +147,10 @@ def test_means_are_geometric_over_the_shapes_of_one_cell_mode_and_threads() -> N
     assert ours["lowest_ratio"] == 2.0
     assert ours["tuned_ratio_median"] == pytest.approx(3.0)
     assert ours["tuned_lowest_ratio"] == pytest.approx(1.5)
+    rows[0]["ratio_min"], rows[0]["min_ms"] = 0.9, 10.0  # the minima may be the worse ones
+    ours = summarise(rows)[0]
+    assert ours["lowest_ratio"] == 0.9
+    assert ours["tuned_lowest_ratio"] == pytest.approx(7.5 / 10)
     assert ours["output_error"] == 2e-7
     assert "gradient_error" not in ours
 

@@ -30,13 +30,15 @@ def go(
 
 def test_every_other_round_goes_backwards_with_a_pause_before_each_visit() -> None:
     log: list[str] = []
-    _, slept = go([FakeWorker(name, log) for name in ("product", "torch", "recurra")])
+    workers = [FakeWorker(name, log) for name in ("product", "torch", "recurra")]
+    _, slept = go(workers)
     assert log == [
         *("product", "torch", "recurra"),
         *("recurra", "torch", "product"),
         *("product", "torch", "recurra"),
     ]
     assert slept == [0.03] * 9
+    assert [worker.directions for worker in workers] == [[False, True, False]] * 3
 
 
 def test_a_disturbed_round_is_made_up_for() -> None:

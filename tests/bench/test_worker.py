@@ -65,6 +65,47 @@ def test_the_product_takes_part_in_every_timed_case(tmp_path: Path) -> None:
     assert server.visit(0.0, 1)["run"]["calls"] == 1
 
 
+def test_the_product_multiplies_random_numbers(tmp_path: Path) -> None:
+    case = Case("train", "gru", TINY, 1)
+    server = Server(PRODUCT.name)
+    server.prepare(asdict(case), str(write_case(case, tmp_path)))
+    assert server.job is not None
+    with server.job.within():
+        c: Any = server.job.calls["run"]()
+    assert c.shape == (1024, 1024)
+    assert 31 < float(c.std()) < 33  # of 1024 products of two standard normals; of ones it is 0
+
+
+def test_every_other_visit_times_the_padded_batch_first(tmp_path: Path) -> None:
+    case = Case("ragged-infer", "gru", TINY, 1)
+    server = Server("torch")
+    server.prepare(asdict(case), str(write_case(case, tmp_path)))
+    assert server.job is not None
+    log: list[str] = []
+    for name in server.job.calls:
+        server.job.calls[name] = lambda name=name: log.append(name)  # type: ignore[misc]
+    for backwards in (False, True):
+        assert list(server.visit(0.0, 1, backwards)) == ["ragged", "padded"]
+    assert log[::2] == ["ragged", "padded", "padded", "ragged"]  # each warms up once
+
+
+def test_a_worker_that_hangs_is_killed_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(
+        "recurra.bench.process.make_environment",
+        lambda *_: {"PATH": "", "PYTHONPATH": str(tmp_path)},
+    )
+    worker = WorkerProcess(PARTICIPANTS["torch"], 1, patience_s=0.2)
+    try:
+        for _ in range(2):
+            why = worker.ask(do="visit")["failed"]
+            assert why == "its process ended: killed after 0.2 s without an answer"
+    finally:
+        worker.close()
+
+
 def test_wrong_numbers_are_a_failure_and_no_time(tmp_path: Path) -> None:
     case = Case("infer", "gru", TINY, 1)
     path = write_case(case, tmp_path)
@@ -149,7 +190,9 @@ def test_absent_rivals_come_with_how_to_install_them(monkeypatch: pytest.MonkeyP
         "openvino": "pip install onnx openvino",
     }
     names = [one.name for one in present]
-    assert names == ["recurra", "torch", "torch-tuned", "torch-cell", "jax", "numpy"]
+    assert names == [
+        *("recurra", "recurra-out", "torch", "torch-tuned", "torch-cell", "jax", "numpy"),
+    ]
 
 
 def test_recurra_and_torch_cannot_be_left_out() -> None:
@@ -185,3 +228,23 @@ def test_a_step_uses_the_stream_of_a_layer_that_has_one(
     assert reply["errors"]["output"] < 1e-6
     server.visit(0.0, 1)
     assert pushed == [(1, 3)] * (4 + 2)
+
+
+def test_steps_are_timed_with_out_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recurra.nn.stream import Stream
+
+    filled: list[torch.Tensor | None] = []
+    push = Stream.push
+
+    def spy(self: Stream, x_t: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        filled.append(out)
+        return push(self, x_t, out)
+
+    monkeypatch.setattr(Stream, "push", spy)
+    case = Case("step", "gru", SHAPES["step"], 1)
+    for name, shape in (("recurra", None), ("recurra-out", (1, 5))):
+        server = Server(name)
+        server.prepare(asdict(case), str(write_case(case, tmp_path)))
+        server.visit(0.0, 1)
+        assert {None if out is None else tuple(out.shape) for out in filled} == {shape}
+        filled.clear()

@@ -45,6 +45,41 @@ def rows(found: dict[str, Any]) -> dict[str, str]:
     return {row[0]: row[1] for row in doctor.describe(found)}
 
 
+def test_the_core_says_how_it_would_run() -> None:
+    _core = pytest.importorskip("recurra._core")
+    found = doctor.examine()
+    core, levels = found["compiled_core"], _core.levels()
+    assert list(core["levels"]) == levels
+    assert core["level"] == levels[0]
+    assert core["vector_bits"] == core["levels"][levels[0]] == _core.vector_bits(levels[0])
+    assert core["threads"] == min(torch.get_num_threads(), _core.threads_usable())
+    told = rows(found)
+    assert (
+        f"present, runs at {levels[0]}, {core['vector_bits']}-bit vectors"
+        in (told["compiled core"])
+    )
+    assert told["core's threads"].startswith(f"{core['threads']}; ")
+    if sys.platform == "linux":
+        assert core["openmp"] == "shared"
+        assert told["core's threads"].endswith("one OpenMP pool, shared with torch")
+
+
+def test_a_core_without_openmp_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    _core = pytest.importorskip("recurra._core")
+    monkeypatch.setattr(_core, "threads_usable", lambda: 1)
+    monkeypatch.setattr(_core, "threads_allowed", lambda: 4)
+    found = doctor.examine()
+    assert found["compiled_core"]["openmp"] == "none"
+    assert rows(found)["core's threads"].startswith("1; built without OpenMP, so always 1")
+
+
+def test_the_pool_is_told_from_the_runtimes_that_are_loaded() -> None:
+    torchs, other = "/torch/lib/libgomp-a34b3233.so.1", "/usr/lib/libgomp.so.1"
+    assert doctor._examine_openmp([torchs, "/lib/libc.so.6", torchs]) == "shared"
+    assert doctor._examine_openmp([torchs, other]) == "separate"
+    assert doctor._examine_openmp([]) == doctor._examine_openmp(None) == "unknown"
+
+
 def test_a_missing_core_is_said_with_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     told = rows(doctor.examine())["compiled core"]

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from recurra.cells.cell import Cell
 from recurra.errors import BackendError, ShapeError
-from recurra.kernels import compiled, cpu, reference
+from recurra.kernels import compiled, core, cpu, reference
 
-pytestmark = pytest.mark.skipif(cpu._core is None, reason="the compiled core is not built here")
+pytestmark = pytest.mark.skipif(core.module is None, reason="the compiled core is not built here")
 
 PLAIN = Asked(False, False, False, False, "none", "none")
 EXPECTED = Asked(True, True, False, False, "locked", "expected")
@@ -102,7 +102,7 @@ def test_torch_finds_no_fault_in_the_operators(make: Make, asked: Asked) -> None
     torch.library.opcheck(OPS.recurrence_saving.default, (*flat, cpu.current_level()))
 
 
-@pytest.mark.parametrize("level", cpu._core.levels() if cpu._core else [])
+@pytest.mark.parametrize("level", core.module.levels() if core.module else [])
 @pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
 def test_fake_results_have_the_sizes_of_real_ones(make: Make, level: str) -> None:
     for asked in ASKED.values():
@@ -131,7 +131,7 @@ def test_same_bits_as_eager(make: Make, directions: int, asked: Asked) -> None:
         assert torch.equal(a, e)
 
 
-@pytest.mark.skipif(cpu._core is None or len(cpu._core.levels()) < 2, reason="needs two levels")
+@pytest.mark.skipif(core.module is None or len(core.module.levels()) < 2, reason="needs two levels")
 @pytest.mark.parametrize("make", [CELLS["lstm"], CELLS["gru"]], ids=["lstm", "gru"])
 def test_backward_runs_at_the_level_of_forward(make: Make, monkeypatch: Any) -> None:
     flat = flat_case(make, hidden=17, dtype=torch.float32)

@@ -14,20 +14,20 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.errors import BackendError, ConfigError
-from recurra.kernels import cpu, dispatch, reference
+from recurra.kernels import core, dispatch, reference
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 CPU = torch.device("cpu")
 PLAIN = Features(batch=2, time=3)
 
 
-@pytest.mark.skipif(cpu._core is None, reason="the compiled core is not built here")
+@pytest.mark.skipif(core.module is None, reason="the compiled core is not built here")
 def test_auto_takes_the_kernels_on_the_cpu() -> None:
     assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, CPU) == "cpu"
 
 
 def test_auto_takes_the_reference_where_the_core_is_missing(monkeypatch) -> None:
-    monkeypatch.setattr(cpu, "_core", None)
+    monkeypatch.setattr(core, "module", None)
     assert dispatch.select("auto", GRU(2, 3), PLAIN, torch.float32, CPU) == "reference"
 
 

@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from recurra.errors import ConfigError, ShapeError
-from recurra.kernels import cpu, scan
+from recurra.kernels import core, cpu, scan
 from recurra.kernels.scan import linear_scan, min_gru_scan
 
 KINDS = ("linear", "min_gru", "min_gru_plain")
 # How a scan is run: "reference", or a level of the compiled core.
-WAYS = ["reference", *([] if scan._core is None else scan._core.levels())]
+WAYS = ["reference", *([] if core.module is None else core.module.levels())]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 
-needs_core = pytest.mark.skipif(scan._core is None, reason="the compiled core is not built here")
+needs_core = pytest.mark.skipif(core.module is None, reason="the compiled core is not built here")
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -35,7 +35,7 @@ def running(way: str, threads: int = 0, slices: int = 0) -> Iterator[None]:
     """All scans inside go this way."""
     with pytest.MonkeyPatch.context() as patch:
         if way == "reference":
-            patch.setattr(scan, "_core", None)
+            patch.setattr(core, "module", None)
         else:
             patch.setattr(cpu, "choice", cpu.Choice(way, threads, slices))
         yield

@@ -16,10 +16,10 @@ from torch.nn.utils import parametrize
 
 from recurra import nn
 from recurra.errors import ShapeError
-from recurra.kernels import cpu
+from recurra.kernels import core
 
 pytestmark = [
-    pytest.mark.skipif(cpu._core is None, reason="the compiled core is not built here"),
+    pytest.mark.skipif(core.module is None, reason="the compiled core is not built here"),
     # torch's own, in its export and its compiler
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -63,7 +63,7 @@ def make_layer(kind: str, **options: Any) -> Any:
 
 
 def call_of(layer: Any, batch: int, time: int, seed: int = 0) -> dict[str, Any]:
-    """x, hx, lengths and reset for a layer; floating tensors want gradients."""
+    """input, hx, lengths and reset for a layer; floating tensors want gradients."""
     rng = torch.Generator().manual_seed(seed)
     dtype = layer.weight_ih_l0.dtype
 
@@ -80,7 +80,7 @@ def call_of(layer: Any, batch: int, time: int, seed: int = 0) -> dict[str, Any]:
         else:
             parts.append(normal(directions * len(sizes), batch, sizes[0]))
     return {
-        "x": x,
+        "input": x,
         "hx": parts[0] if len(parts) == 1 else tuple(parts),
         "lengths": torch.randint(0, time + 1, (batch,), generator=rng),
         "reset": torch.rand(batch, time, generator=rng) < 0.2,
@@ -212,7 +212,7 @@ def test_inductor_gives_the_bits_of_eager() -> None:
     graph = torch.compile(run, fullgraph=True, dynamic=True)
     for batch, time in SIZES[:2]:
         call = call_of(layer, batch, time)
-        wanted = [call["x"], call["hx"], *layer.parameters()]
+        wanted = [call["input"], call["hx"], *layer.parameters()]
         output, expected = graph(**call), layer(**call)[0]
         assert_same_bits(output, expected)
         assert_same_bits(gradients(output, wanted), gradients(expected, wanted))
@@ -253,8 +253,8 @@ class Model(torch.nn.Module):
         self.layer = layer
         self.head = torch.nn.Linear(2 * HIDDEN, 1)
 
-    def forward(self, x: Tensor, hx: Any, lengths: Tensor, reset: Tensor) -> tuple[Tensor, Any]:
-        output, final = self.layer(x.tanh(), hx, lengths=lengths, reset=reset)
+    def forward(self, input: Tensor, hx: Any, lengths: Tensor, reset: Tensor) -> tuple[Tensor, Any]:
+        output, final = self.layer(input.tanh(), hx, lengths=lengths, reset=reset)
         return self.head(output), final
 
 
@@ -262,7 +262,7 @@ def exported_model(strict: bool = False) -> tuple[Model, Any]:
     model = Model(make_layer("LSTM", num_layers=2, bidirectional=True, batch_first=True))
     batch, time = Dim("batch"), Dim("time")
     free = {
-        "x": {0: batch, 1: time},
+        "input": {0: batch, 1: time},
         "hx": ({1: batch}, {1: batch}),
         "lengths": {0: batch},
         "reset": {0: batch, 1: time},
@@ -281,8 +281,8 @@ def test_exported_programs_take_any_size_and_train(strict: bool) -> None:
         assert_same_bits(results, expected)
         own = dict(module.named_parameters())
         assert_same_bits(
-            gradients(results, [call["x"], *(own[n] for n, _ in model.named_parameters())]),
-            gradients(expected, [call["x"], *model.parameters()]),
+            gradients(results, [call["input"], *(own[n] for n, _ in model.named_parameters())]),
+            gradients(expected, [call["input"], *model.parameters()]),
         )
 
 
@@ -291,7 +291,7 @@ def test_exported_programs_hold_neither_level_nor_slab() -> None:
     for graph in (program.graph, program.run_decompositions().graph):
         ours = [node for node in graph.nodes if "recurra" in str(node.target)]
         assert [str(node.target) for node in ours] == ["recurra.recurrence.default"] * 2
-        assert not any(level in str(node.args) for node in ours for level in cpu._core.levels())
+        assert not any(level in str(node.args) for node in ours for level in core.module.levels())
 
 
 def test_saved_programs_load_where_the_layers_were_imported(tmp_path: Path) -> None:

@@ -8,22 +8,109 @@ import torch
 import recurra
 from recurra import nn
 from recurra.errors import ShapeError
-from recurra.kernels import dispatch
+from recurra.kernels import core, cpu, dispatch
 from recurra.kernels.sequence import Features
 
+needs_core = pytest.mark.skipif(core.module is None, reason="the compiled core is not built here")
 
+
+@needs_core
 def test_each_layer_and_direction_is_named_with_its_backend() -> None:
     layer = nn.LSTM(3, 5, 2, bidirectional=True, batch_first=True)
     lines = recurra.explain(layer, torch.zeros(2, 7, 3)).splitlines()
     assert lines[0] == f"{layer}, float32 on cpu, backend='auto'"
-    assert lines[1::3] == [
+    assert lines[1::4] == [
         "  layer 0: cpu",
         "  layer 0, reverse: cpu",
         "  layer 1: cpu",
         "  layer 1, reverse: cpu",
     ]
-    assert set(lines[2::3]) == {"    not cudnn: it needs a CUDA device, and x is on cpu"}
-    assert set(lines[3::3]) == {"    not reference: it could, but cpu is preferred"}
+    assert set(lines[3::4]) == {"    not cudnn: it needs a CUDA device, and x is on cpu"}
+    assert set(lines[4::4]) == {"    not reference: it could, but cpu is preferred"}
+
+
+def how(layer: torch.nn.Module, x: torch.Tensor) -> str:
+    return recurra.explain(layer, x).splitlines()[2].strip()
+
+
+@pytest.fixture
+def two_threads(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    if core.module is None or core.module.threads_usable() < 2:
+        pytest.skip("one CPU is allowed here, or the core was built without OpenMP")
+
+
+@needs_core
+def test_level_and_width_are_those_that_the_call_takes(monkeypatch) -> None:
+    x, widest = torch.zeros(7, 2, 3), core.module.levels()[0]
+    bits = core.module.vector_bits(widest)
+    assert how(nn.GRU(3, 5), x).startswith(f"{widest}, {bits}-bit vectors, 1 thread (torch allows ")
+    monkeypatch.setattr(cpu, "choice", cpu.Choice("scalar"))
+    assert how(nn.GRU(3, 5), x).startswith("scalar, 128-bit vectors, 1 thread (torch allows ")
+    assert how(nn.GRU(3, 5), x).endswith("; second derivatives by reference")
+
+
+@needs_core
+def test_threads_come_with_what_keeps_them_from_being_more(monkeypatch) -> None:
+    x = torch.zeros(400, 16, 8)
+    monkeypatch.setattr(cpu, "threads", lambda: (1, 4))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    told = how(nn.GRU(8, 16), x)
+    assert "torch allows 3, 4 CPUs allowed; 1 in a forked process or without OpenMP)" in told
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(cpu, "threads", lambda: (1, 1))
+    assert "1 thread (torch allows 1, 1 CPU allowed)" in how(nn.GRU(8, 16), x)
+
+
+@needs_core
+def test_slices_teams_and_directions_are_told(monkeypatch, two_threads) -> None:
+    allowed = core.module.threads_allowed()
+    limits = f"2 threads (torch allows 2, {allowed} CPUs allowed)"
+    assert f"{limits}, batch in 2 slices;" in how(nn.GRU(8, 16), torch.zeros(400, 16, 8))
+    assert f"{limits}, teams of 2;" in how(nn.LSTM(256, 256), torch.zeros(50, 1, 256))
+    both = nn.LSTM(64, 64, bidirectional=True)
+    assert f"{limits}, both directions at once;" in how(both, torch.zeros(50, 8, 64))
+    few = how(nn.GRU(3, 5), torch.zeros(7, 2, 3))
+    assert "1 thread (torch allows 2, " in few
+    assert "; more would not pay for so little work)" in few
+
+
+@needs_core
+def test_half_precision_says_what_it_is_computed_in() -> None:
+    layer = nn.GRU(3, 5, dtype=torch.bfloat16)
+    told = how(layer, torch.zeros(7, 2, 3, dtype=torch.bfloat16))
+    assert "), computed in float32; second derivatives" in told
+    assert "computed in" not in how(nn.GRU(3, 5), torch.zeros(7, 2, 3))
+
+
+def test_other_backends_have_no_line_of_how() -> None:
+    lines = recurra.explain(nn.GRU(3, 5, backend="reference"), torch.zeros(7, 2, 3)).splitlines()
+    assert lines[1:3] == [
+        "  layer 0: reference",
+        "    not cudnn: it needs a CUDA device, and x is on cpu",
+    ]
+
+
+@pytest.mark.parametrize("make", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
+@pytest.mark.parametrize("size", [(2, 3), (3,)])
+def test_cells_are_explained_as_one_step(make, size) -> None:
+    lines = recurra.explain(make(3, 5, backend="reference"), torch.zeros(size)).splitlines()
+    assert lines[0] == f"{make.__name__}(3, 5, backend='reference'), float32 on cpu, " + (
+        "backend='reference'"
+    )
+    assert lines[1] == "  one step: reference"
+    if core.module is not None:
+        assert recurra.explain(make(3, 5), torch.zeros(size)).splitlines()[1] == "  one step: cpu"
+
+
+def test_what_a_cell_cannot_be_called_with_is_refused() -> None:
+    cell = nn.GRUCell(3, 5)
+    with pytest.raises(ShapeError, match="GRUCell: input has 4 features"):
+        recurra.explain(cell, torch.zeros(4, 2).t())
+    with pytest.raises(ShapeError, match=r"GRUCell: lengths is given.* recurra\.nn\.GRU"):
+        recurra.explain(cell, torch.zeros(2, 3), lengths=torch.tensor([1, 1]))
+    with pytest.raises(ShapeError, match="GRUCell: reset is given"):
+        recurra.explain(cell, torch.zeros(2, 3), reset=torch.zeros(2, 1, dtype=torch.bool))
 
 
 def test_a_backend_asked_for_is_distinguished_from_one_that_cannot() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from recurra import nn
 from recurra.errors import BackendError, ConfigError, ShapeError
-from recurra.kernels import cpu
+from recurra.kernels import core
 from recurra.nn.linear import Linear
 
-needs_core = pytest.mark.skipif(cpu._core is None, reason="the compiled core is not built here")
+needs_core = pytest.mark.skipif(core.module is None, reason="the compiled core is not built here")
 
 # (kind, arguments, keywords): sizes on both sides of 32 inputs, odd ones, stacks, every cell form.
 LAYERS = [
@@ -177,6 +181,90 @@ def test_strided_inputs_give_the_same_and_later_weights_are_not_seen() -> None:
     assert torch.equal(stream.push(wide[::2, 1::2]), expected)
 
 
+@torch.no_grad()
+def test_out_may_be_the_input_itself() -> None:
+    layer = nn.GRU(40, 40)
+    h = torch.randn(2, 40)
+    expected = layer.stream(2).push(h)
+    assert torch.equal(layer.stream(2).push(h, out=h), expected)
+
+
+def test_writing_into_out_is_seen_by_autograd() -> None:
+    stream = nn.GRU(3, 5).stream(2)
+    head = torch.nn.Linear(5, 1)
+    out = stream.push(torch.randn(2, 3))
+    loss = head(out).sum()
+    stream.push(torch.randn(2, 3), out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_stream_made_in_inference_mode_works_outside() -> None:
+    with torch.inference_mode():
+        stream = nn.LSTM(3, 5).stream(2)
+        state = stream.state
+        x = torch.randn(2, 3)
+        first = stream.push(x)
+    stream.reset()
+    assert torch.equal(stream.push(x), first)
+    stream.restore(state)
+    assert torch.equal(stream.push(x), first)
+
+
+@needs_core
+def test_threads_that_share_a_stream_take_turns() -> None:
+    layer = nn.GRU(8, 8, num_layers=4)
+    stream = layer.stream(2)
+    pieces = [torch.randn(t, 2, 8) for t in (1, 50, 3, 200, 7)]
+
+    def work(_: int) -> None:
+        for piece in pieces * 5:
+            assert stream.push_chunk(piece).shape == piece.shape
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+@torch.no_grad()
+def test_long_chunks_after_short_ones_through_a_growing_stack() -> None:
+    layer = nn.GRU(3, [4, 6, 40, 80])
+    x = torch.randn(70, 2, 3)
+    stream = layer.stream(2)
+    pieces = [stream.push_chunk(piece) for piece in x.split([1, 9, 60])]
+    assert torch.equal(torch.cat(pieces), layer(x)[0])
+
+
+@needs_core
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_stream_goes_on_in_a_forked_process() -> None:
+    code = """
+import os, signal, torch
+from recurra import nn
+torch.set_num_threads(2)
+stream = nn.LSTM(256, 256).stream(1, threads=2)
+x = torch.randn(1, 256)
+stream.push(x)
+state, expected = stream.state, stream.push(x)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    stream.restore(state)
+    os._exit(0 if torch.equal(stream.push(x), expected) else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "0", "-14: the child waited for threads that it does not have"
+
+
+@needs_core
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@torch.no_grad()
+def test_a_weight_that_is_no_number_shows(weights) -> None:
+    layer = nn.GRU(3, 5)
+    layer.weight_hh_l0[2, 1] = torch.nan
+    assert layer.stream(1, weights=weights).push(torch.ones(1, 3)).isnan().any()
+
+
 def test_no_gradient_is_recorded() -> None:
     layer = nn.GRU(3, 5)
     assert not layer.stream(2).push(torch.randn(2, 3, requires_grad=True)).requires_grad
@@ -193,7 +281,7 @@ def test_what_cannot_stream_says_why(monkeypatch) -> None:
         nn.GRU(3, 5).stream(weights="int4")
     with pytest.raises(BackendError, match=r"float32 and float64, and the param"):
         nn.GRU(3, 5, dtype=torch.bfloat16, backend="cpu").stream()
-    monkeypatch.setattr(cpu, "_core", None)
+    monkeypatch.setattr(core, "module", None)
     with pytest.raises(BackendError, match=r"weights='int8' needs the compiled core: .*not built"):
         nn.GRU(3, 5).stream(weights="int8")
     assert nn.GRU(3, 5).stream().backend == "reference"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import itertools
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
+import recurra
 from recurra import nn
 
 LENGTHS = torch.tensor([4, 6, 1, 6])
@@ -139,6 +142,44 @@ def test_positional_arguments_are_in_the_order_of_torch(kind) -> None:
         assert getattr(ours, name) == getattr(theirs, name)
     assert ours.dropout == theirs.dropout == 0.25
     assert ours.bidirectional is theirs.bidirectional is True
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_arguments_have_the_names_of_torch(kind) -> None:
+    theirs, ours = _pair(kind)
+    given, taken = (
+        [
+            (name, one.default)
+            for name, one in inspect.signature(layer.forward).parameters.items()
+            if one.kind is one.POSITIONAL_OR_KEYWORD
+        ]
+        for layer in (theirs, ours)
+    )
+    assert taken == given == [("input", inspect.Parameter.empty), ("hx", None)]
+    x = torch.randn(TIME, BATCH, INPUT, dtype=torch.float64)
+    hx = _state({"num_layers": 1, "bidirectional": False}, kind, (BATCH,))
+    torch.testing.assert_close(ours(input=x, hx=hx), theirs(input=x, hx=hx))
+    recurra.accelerate(theirs, backend="reference")
+    torch.testing.assert_close(theirs(input=x, hx=hx), ours(x, hx))
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["made", "swapped"])
+@pytest.mark.parametrize(("kind", "extra"), KINDS, ids=lambda value: str(value))
+def test_what_code_for_torch_reads_is_there(kind, extra, swapped) -> None:
+    theirs, ours = _pair(kind, num_layers=2, bidirectional=True, **extra)
+    names = ("mode", "proj_size", "_all_weights", "_flat_weights_names")
+    expected = {name: copy.deepcopy(getattr(theirs, name)) for name in names}
+    weights = [weight.detach().clone() for weight in theirs._flat_weights]
+    if swapped:
+        recurra.accelerate(theirs, backend="reference")
+        ours = theirs
+        assert type(ours) is getattr(nn, kind)
+    assert {name: getattr(ours, name) for name in names} == expected
+    assert all(map(torch.equal, ours._flat_weights, weights))
+    assert len(ours._flat_weights) == len(weights) == len(list(ours.parameters()))
+    ours.weight_hh_l1 = torch.nn.Parameter(torch.zeros_like(ours.weight_hh_l1))
+    assert ours._flat_weights[ours._flat_weights_names.index("weight_hh_l1")].abs().max() == 0
+    assert not {"_all_weights", "_flat_weights", "_flat_weights_names"} & vars(ours).keys()
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])

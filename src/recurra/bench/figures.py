@@ -121,8 +121,8 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
     """Geometric means over the shapes of each mode, cell, number of threads and participant.
 
     Of the ratios to the reference and, as `tuned_...`, to torch with the malloc setting where that
-    took part; with the lowest ratio of medians and the largest errors. Only shapes that the
-    participant ran count: `shapes` says how many.
+    took part; with the lowest ratio, be it of medians or of minima, and the largest errors. Only
+    shapes that the participant ran count: `shapes` says how many.
     """
     rows = list(rows)
     tuned = {_key(row): row for row in rows if row["participant"] == "torch-tuned"}
@@ -142,14 +142,17 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
         for name in ("ratio_median", "ratio_min", "product_percent", "of_padded_median"):
             found[name] = mean_of(row.get(name) for row in group)
         found["of_torch"] = mean_of(row.get("of_torch") for row in group)
-        found["lowest_ratio"] = _of(min, (row.get("ratio_median") for row in group))
+        found["lowest_ratio"] = _of(
+            min, (row.get(name) for row in group for name in ("ratio_median", "ratio_min"))
+        )
         if mode != "memory":
             pairs = [(tuned[_key(row)], row) for row in group if _key(row) in tuned]
+            every: list[float] = []
             for kind in ("median", "min"):
                 ratios = [other[f"{kind}_ms"] / row[f"{kind}_ms"] for other, row in pairs]
                 found[f"tuned_ratio_{kind}"] = mean_of(ratios)
-                if kind == "median":
-                    found["tuned_lowest_ratio"] = _of(min, ratios)
+                every += ratios
+            found["tuned_lowest_ratio"] = _of(min, every)
         for name in ("output_error", "gradient_error"):
             found[name] = _of(max, (row.get(name) for row in group))
         summary.append({name: value for name, value in found.items() if value is not None})

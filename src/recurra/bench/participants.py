@@ -46,6 +46,7 @@ PARTICIPANTS = {
             (*SEQUENCES, *RAGGED),
             environment=TUNED_MALLOC,
         ),
+        Participant("recurra-out", "torch_layer", "recurra.nn, stream.push with out=", ("step",)),
         Participant("torch", "torch_layer", "torch.nn", ALL_MODES),
         Participant(
             "torch-tuned",

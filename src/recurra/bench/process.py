@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
 from recurra.bench.participants import Participant
 
 TAIL = 300  # characters of stderr that a message shows
+PATIENCE_S = 900.0
+"""A worker that is silent for longer hangs: it is killed, and has failed from then on."""
 
 
 class Worker(Protocol):
@@ -29,8 +32,12 @@ class Worker(Protocol):
 class WorkerProcess:
     """One participant's process on `threads` threads; see `recurra.bench.worker` for requests."""
 
-    def __init__(self, participant: Participant, threads: int) -> None:
+    def __init__(
+        self, participant: Participant, threads: int, patience_s: float = PATIENCE_S
+    ) -> None:
         self.name = participant.name
+        self._patience_s = patience_s
+        self._hung = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recurra.bench.worker", participant.name],
@@ -45,16 +52,27 @@ class WorkerProcess:
     def ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        timer = threading.Timer(self._patience_s, self._give_up)
+        timer.daemon = True
+        timer.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except OSError:
             line = ""
+        finally:
+            timer.cancel()
         return dict(json.loads(line)) if line else {"failed": f"its process ended: {self._told()}"}
+
+    def _give_up(self) -> None:
+        self._hung = True
+        self._process.kill()
 
     def _told(self) -> str:
         status = self._process.wait()
+        if self._hung:
+            return f"killed after {self._patience_s:g} s without an answer"
         self._stderr.seek(0)
         text = self._stderr.read().decode(errors="replace").strip()
         return f"exit status {status}. {text[-TAIL:]}".strip()

@@ -1,9 +1,10 @@
 """The order of visits, and which rounds count.
 
 All workers are started first, and only one is active at a time. A round visits every participant
-once, the matrix product among them; every other round goes backwards, so nobody always comes after
-the same neighbour. A round in which the product runs below 80 % of its best is a round in which
-something else was running: it is discarded, and made up for while there are extra rounds.
+once, the matrix product among them; every other round goes backwards, the ragged and the padded
+calls of one visit too, so nobody always comes after the same neighbour. A round in which the
+product runs below 80 % of its best is a round in which something else was running: it is discarded,
+and made up for while there are extra rounds.
 """
 
 from __future__ import annotations
@@ -89,10 +90,14 @@ def measure(
             break
         order = [name for name in workers if name not in measured.failed]
         visits = {}
-        for name in order if number % 2 == 0 else reversed(order):
+        backwards = number % 2 == 1
+        for name in reversed(order) if backwards else order:
             sleep(settings.pause_s)  # thread pools of the one before stop spinning
             reply = workers[name].ask(
-                do="visit", seconds=settings.visit_s, warmups=settings.warmups
+                do="visit",
+                seconds=settings.visit_s,
+                warmups=settings.warmups,
+                backwards=backwards,
             )
             if "failed" in reply:
                 measured.failed[name] = reply["failed"]

@@ -156,7 +156,11 @@ def make_notes(outcome: Mapping[str, Any]) -> list[str]:
 ABOUT = """recurra's layers and other frameworks on the same weights and inputs, float32, on a CPU.
 Ratios are torch.nn's time divided by this one's, of the medians and of the minima over rounds:
 above 1 is faster. `torch-tuned` is torch.nn in a process whose malloc keeps large buffers. Steps
-are held against torch.nn's cells; ragged batches against torch.nn with packing and unpacking.
+are held against torch.nn's cells in inference mode; `recurra` steps by `stream.push(x_t)`,
+`recurra-out` by `stream.push(x_t, out=y)`, which allocates nothing. Ragged batches are held against
+torch.nn with packing and unpacking. ONNX Runtime is called through `session.run` with NumPy arrays,
+which costs some microseconds a call beside the computation. "lowest" is the worst shape, by medians
+or by minima.
 "% of product" is the rate of the matrix products inside, in % of a 1024³ product timed in the same
 rounds. Errors are the largest ones against torch.nn in float64; those of gradients relative to the
 largest entry."""

@@ -1,7 +1,7 @@
 """The process of one participant: JSON lines in on stdin, one JSON line back for each.
 
     {"do": "prepare", "case": {...}, "file": PATH}   {"errors": {...}, "runs_on": "..."}
-    {"do": "visit", "seconds": s, "warmups": n}      {"run": {"median": s, "low": s, ...}}
+    {"do": "visit", "seconds": s, "warmups": n, "backwards": no}   {"run": {"median": s, ...}}
     {"do": "memory", "case": {...}, "file": PATH}    {"bytes": n}
 
 What fails is answered by {"failed": "Type: message"}, and the worker goes on. It ends with stdin.
@@ -62,14 +62,16 @@ class Server:
         self.job = job
         return {"errors": errors, "runs_on": job.runs_on}
 
-    def visit(self, seconds: float, warmups: int) -> dict[str, Any]:
-        """Time every call of the case."""
+    def visit(self, seconds: float, warmups: int, backwards: bool = False) -> dict[str, Any]:
+        """Time every call of the case, the last one first when `backwards`."""
         assert self.job is not None, "visit before prepare"
+        calls = self.job.calls
         with self.job.within():
-            return {
-                name: asdict(time_calls(call, seconds, warmups))
-                for name, call in self.job.calls.items()
+            found = {
+                name: asdict(time_calls(calls[name], seconds, warmups))
+                for name in (reversed(calls) if backwards else calls)
             }
+        return {name: found[name] for name in calls}
 
     def memory(self, case: dict[str, Any], file: str) -> dict[str, Any]:
         """The peak of one call; a tiny call of the same kind has loaded the libraries before."""

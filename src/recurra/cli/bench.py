@@ -29,8 +29,8 @@ def command(
     rivals: Annotated[
         str | None,
         typer.Option(
-            help="Of recurra-tuned, torch-tuned, onnxruntime, openvino, jax, numpy; recurra and "
-            "torch always take part. [default: all but recurra-tuned]"
+            help="Of recurra-tuned, recurra-out, torch-tuned, onnxruntime, openvino, jax, numpy; "
+            "recurra and torch always take part. [default: all but recurra-tuned]"
         ),
     ] = None,
     rounds: Annotated[

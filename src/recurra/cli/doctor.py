@@ -23,6 +23,14 @@ NO_CORE = (
     "on a CPU. Install a C++20 compiler and reinstall recurra to have it."
 )
 
+OPENMP = {
+    "shared": "one OpenMP pool, shared with torch",
+    "separate": "a second OpenMP pool beside torch's, and both are slow: reinstall recurra from "
+    "source with GCC, whose libgomp is torch's",
+    "none": "built without OpenMP, so always 1: reinstall recurra with a compiler that has it",
+    "unknown": "this system does not say whether OpenMP is shared with torch",
+}
+
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -85,7 +93,37 @@ def _examine_core() -> dict[str, Any]:
         from recurra import _core
     except ImportError as error:
         return {"present": False, "why": f"it cannot be loaded ({error}); reinstall recurra."}
-    return {"present": True, "threads_allowed": _core.threads_allowed()}
+    import torch
+
+    # Widest first; the first one is used.
+    levels = {name: _core.vector_bits(name) for name in _core.levels()}
+    usable = _core.threads_usable()
+    return {
+        "present": True,
+        "levels": levels,
+        "level": next(iter(levels)),
+        "vector_bits": next(iter(levels.values())),
+        "threads": min(torch.get_num_threads(), usable),
+        "threads_allowed": _core.threads_allowed(),
+        "openmp": "none" if usable < _core.threads_allowed() else _examine_openmp(_mapped()),
+    }
+
+
+def _mapped() -> list[str] | None:
+    """Files that are mapped into this process, or None where the system does not say."""
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return [line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) > 5]
+
+
+def _examine_openmp(mapped: list[str] | None) -> str:
+    """Whether the core's threads are torch's: "shared", "separate" or "unknown"."""
+    if mapped is None:
+        return "unknown"
+    runtimes = {path for path in mapped if Path(path).name.startswith(("libgomp", "libomp"))}
+    return "shared" if len(runtimes) == 1 else "separate" if runtimes else "unknown"
 
 
 def _memory() -> float | None:
@@ -137,7 +175,9 @@ def describe(found: dict[str, Any]) -> list[list[str]]:
     ]
     rows += [[name, version or "missing"] for name, version in found["packages"].items()]
     core = found["compiled_core"]
-    rows.append(["compiled core", "present" if core["present"] else core["why"]])
+    rows.append(["compiled core", _describe_core(core)])
+    if core["present"]:
+        rows.append(["core's threads", f"{core['threads']}; {OPENMP[core['openmp']]}"])
     threads = found["threads"]
     cpus = f"{threads['allowed']} of {threads['machine']} CPUs allowed"
     rows.append(["threads", f"torch uses {threads['torch']}; {cpus}"])
@@ -154,6 +194,14 @@ def describe(found: dict[str, Any]) -> list[list[str]]:
     else:
         rows.append(["RECURRA_DATA", f"{data['folder']}, {data['sets']} data sets"])
     return rows
+
+
+def _describe_core(core: dict[str, Any]) -> str:
+    if not core["present"]:
+        return str(core["why"])
+    narrower = [name for name in core["levels"] if name != core["level"]]
+    able = f" (able to run: {', '.join(narrower)})" if narrower else ""
+    return f"present, runs at {core['level']}, {core['vector_bits']}-bit vectors{able}"
 
 
 def _describe_extra(extra: str, packages: dict[str, str | None]) -> str:

@@ -27,7 +27,7 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.errors import BackendError, ShapeError
-from recurra.kernels import cpu
+from recurra.kernels import core, cpu
 from recurra.kernels.sequence import Sequence, Zoneout, check_within
 
 # By the names that are written into exported programs, in the order of `cpu.kind_of`:
@@ -229,7 +229,6 @@ def _recurrence_backward(
             _fit("d_results", d, size, y.dtype)
     _fit("y", y, sizes[0], flat.x.dtype)
     _fit("saved", saved, flat.slab_size(level), flat.x.dtype)
-    y, saved = cpu._dense_rows(y), saved.contiguous()
     found = cpu._backward(layout, y, saved, wanted, d_results)
     return [d for d in found if d is not None]
 
@@ -256,7 +255,7 @@ def _fake_recurrence_backward(
 
 def _choose(keyset: Any, *args: Any) -> list[Tensor]:
     """`recurrence` where gradients may be wanted: with the slab if they are."""
-    if torch._C._are_functorch_transforms_active():
+    if core.is_transformed():
         _refuse()
     flat = Flat(*args)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (flat.x, *flat.tensors)):
@@ -293,9 +292,9 @@ def _differentiate(ctx: Any, d_results: list[Tensor | None]) -> tuple[Any, ...]:
     args = (x, tensors, lengths, reset, drawn, *ctx.options)
     wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
     d_results = d_results[:-1]  # none arrives at the slab
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or core.is_transformed():
         calls = Flat(*args[:-1]).calls()
-        all_d = cpu._differentiable_backward(calls, x, tensors, wanted, d_results)
+        all_d = cpu.differentiable_backward(calls, x, tensors, wanted, d_results)
     else:
         found = iter(torch.ops.recurra.recurrence_backward(y, saved, d_results, wanted, *args))
         all_d = [next(found) if want else None for want in wanted]

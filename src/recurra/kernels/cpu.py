@@ -5,15 +5,16 @@ ascending order in one accumulator, so a row's bits depend on nothing but the ro
 around it, the chunk or the number of threads.
 
 Weights are packed at every call, which costs little, so in-place edits and parametrizations are
-always seen. For second derivatives the backward pass runs the reference; inside torch.func
-transforms this backend declines.
+always seen. The backward pass runs the reference for second derivatives and under vmap; inside
+torch.func transforms and torch.jit.trace this backend declines. Tensors of a subclass, whose memory
+may not hold their values, are run by the reference, since `why_not` does not see them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -24,19 +25,14 @@ from recurra.cells.cell import Cell, Masks, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
-from recurra.kernels import reference
+from recurra.kernels import core, reference
 from recurra.kernels.sequence import Features, Sequence, Zoneout
-
-# After torch, whose OpenMP runtime it shares.
-if importlib.util.find_spec("recurra._core") is not None:
-    from recurra import _core as _core
-else:
-    _core = None  # type: ignore[assignment]
 
 DTYPES = (torch.float32, torch.float64)
 # Computed in float32, and rounded at the end.
 WIDENED = (torch.bfloat16, torch.float16)
 NO_ROWS = (0, 0, 0)
+SAVED = ("x saved for backward", "y saved for backward", "the slab saved for backward")
 
 
 class Choice(NamedTuple):
@@ -70,13 +66,15 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
     """Why this backend cannot run the call, or None."""
     if device.type != "cpu":
         return f"it runs on the CPU, and x is on {device.type}"
-    if _core is None:
+    if core.module is None:
         return "the compiled core was not built; see `recurra doctor`"
     if type(cell) not in (Elman, LSTM, GRU):
         return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
     if dtype not in DTYPES and dtype not in WIDENED:
         return f"it has no {dtype}"
-    if torch._C._are_functorch_transforms_active():
+    if core.is_tracing():
+        return "torch.jit.trace cannot record it"
+    if core.is_transformed():
         return "it does not work inside torch.func transforms"
     if forward_ad._current_level >= 0:
         return "it has no forward-mode derivatives"
@@ -92,19 +90,23 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
 def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
     """Both directions of a layer at once, their outputs side by side on the last axis."""
     if not all(_alike(call, calls[0]) for call in calls):
-        results = [run(call) for call in calls]
-        return torch.cat([output for output, _ in results], -1), [state for _, state in results]
-    dtype = calls[0].x.dtype
-    if dtype in WIDENED:
-        output, states = run_together([_widened(call) for call in calls])
+        return _side_by_side([run(call) for call in calls])
+    x = calls[0].x
+    tensors = _tensors(calls)
+    compiling = torch.compiler.is_compiling()
+    if not compiling and not core.are_plain((x, *tensors, *_extras(calls))):
+        return _by_reference(calls)
+    if x.dtype in WIDENED:
+        if not compiling:
+            _check(calls, x, tensors)
+        wide = x.float()
+        output, states = run_together([_widened(call, wide) for call in calls])
         make = calls[0].cell.make_state
-        return output.to(dtype), [make(*(part.to(dtype) for part in state)) for state in states]
-    if torch.compiler.is_compiling():
+        return output.to(x.dtype), [make(*(part.to(x.dtype) for part in s)) for s in states]
+    if compiling:
         from recurra.kernels import compiled  # which runs this module's functions
 
         return compiled.run_together(calls)
-    x = calls[0].x
-    tensors = _tensors(calls)
     if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
         output, *parts = _Recurrence.apply(calls, x, *tensors)  # type: ignore[no-untyped-call]
     else:
@@ -134,17 +136,25 @@ class _Recurrence(torch.autograd.Function):
         layout = _Layout(calls, x, tensors, _threaded(choice))
         results, saved = _forward(layout, save=True)
         ctx.calls = _for_backward(calls)
+        assert saved is not None
         ctx.choice = layout.choice
+        ctx.dtype = x.dtype
+        ctx.shapes = x.shape, results[0].shape, saved.shape
         ctx.save_for_backward(x, results[0], saved, *tensors)
         ctx.set_materialize_grads(False)
         return results
 
     @staticmethod
     def backward(ctx: Any, *d_results: Tensor | None) -> Any:
-        x, y, saved, *tensors = ctx.saved_tensors
+        kept = ctx.saved_tensors  # once: under checkpointing it runs forward again
+        x, y, saved, *tensors = kept
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
-            return None, *_differentiable_backward(ctx.calls, x, tensors, wanted, d_results)
+        plain = core.are_plain(core.given(*kept, *d_results))
+        if torch.is_grad_enabled() or core.is_transformed() or not plain:
+            return None, *differentiable_backward(ctx.calls, x, tensors, wanted, d_results)
+        # saved_tensors_hooks may have handed back anything.
+        for name, tensor, shape in zip(SAVED, (x, y, saved), ctx.shapes, strict=True):
+            core.check(ctx.calls[0].cell.name, name, tensor, shape, ctx.dtype)
         layout = _Layout(ctx.calls, x, tensors, ctx.choice._replace(threads=_threads()))
         return None, *_backward(layout, y, saved, wanted, d_results)
 
@@ -160,6 +170,57 @@ def _threaded(choice: Choice) -> Choice:
 def _tensors(calls: SequenceOf[Sequence]) -> list[Tensor]:
     """Parameters and initial state of every call, in the order of the cell."""
     return [t for call in calls for t in (*call.params.values(), *(call.state or ()))]
+
+
+def _extras(calls: SequenceOf[Sequence]) -> list[Tensor]:
+    """The other tensors of every call; usually none."""
+    found = []
+    for call in calls:
+        if call.lengths is not None:
+            found.append(call.lengths.values)
+        if call.reset is not None:
+            found.append(call.reset)
+        if call.masks is not None and call.masks.h is not None:
+            found.append(call.masks.h)
+        if call.zoneout is not None:
+            found += [keep for keep in call.zoneout.keep if isinstance(keep, Tensor)]
+    return found
+
+
+@lru_cache(maxsize=256)
+def _shapes(cell: Cell) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    return cell.parameter_shapes(), cell.state_sizes()
+
+
+def _check(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]) -> None:
+    """Raise ShapeError for any tensor of the calls that does not go with x and the cell."""
+    first, second, _ = x.shape
+    dtype = x.dtype
+    batch, time = (first, second) if calls[0].batch_first else (second, first)
+    rest = iter(tensors)
+    for call in calls:
+        who = call.cell.name
+        shapes, sizes = _shapes(call.cell)
+        for name in call.params:
+            tensor, shape = next(rest), shapes[name]
+            # As core.check, which a call for every parameter would make half as slow again.
+            if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
+                core.check(who, name, tensor, shape, dtype)
+        if call.state is not None:
+            for name, size in sizes.items():
+                core.check(who, f"the initial {name}", next(rest), (batch, size), dtype)
+        if call.lengths is not None:
+            core.check(who, "lengths", call.lengths.values, (batch,), torch.int64)
+        if call.reset is not None:
+            core.check(who, "reset", call.reset, (batch, time), torch.bool)
+        if call.masks is not None and call.masks.h is not None:
+            mask = call.masks.h
+            rows = (first, second) if mask.dim() == 3 else (batch,)
+            core.check(who, "the mask", mask, (*rows, call.cell.output_size), dtype)
+        if call.zoneout is not None:
+            for keep, size in zip(call.zoneout.keep, sizes.values(), strict=True):
+                if isinstance(keep, Tensor):
+                    core.check(who, "zoneout", keep, (first, second, size), dtype)
 
 
 def _for_backward(calls: SequenceOf[Sequence]) -> list[Sequence]:
@@ -201,7 +262,7 @@ def _rebuilt(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]
     return rebuilt
 
 
-def _widened(call: Sequence) -> Sequence:
+def _widened(call: Sequence, x: Tensor) -> Sequence:
     state, masks, zoneout = call.state, call.masks, call.zoneout
     if state is not None:
         state = call.cell.make_state(*(part.float() for part in state))
@@ -211,7 +272,7 @@ def _widened(call: Sequence) -> Sequence:
         keep = (part.float() if isinstance(part, Tensor) else part for part in zoneout.keep)
         zoneout = Zoneout(tuple(keep))
     params = {name: value.float() for name, value in call.params.items()}
-    return replace(call, x=call.x.float(), params=params, state=state, masks=masks, zoneout=zoneout)
+    return replace(call, x=x, params=params, state=state, masks=masks, zoneout=zoneout)
 
 
 class _Layout:
@@ -225,14 +286,17 @@ class _Layout:
     ) -> None:
         call = calls[0]
         cell = call.cell
+        if x.shape[2] != cell.input_size or not x.is_cpu:
+            core.check(cell.name, "x", x, (*x.shape[:2], cell.input_size), x.dtype)
+        _check(calls, x, tensors)
         self.calls = calls
         self.choice = choice
         self.batch_first = call.batch_first
-        self.x = x = _dense_rows(x)
+        self.x = x = core.dense_rows(x)
         batch, time = x.shape[:2] if call.batch_first else (x.shape[1], x.shape[0])
         self.shape = (batch, time)
         self.sizes = (cell.input_size, cell.hidden_size, cell.output_size)
-        self.tensors = [_stored(t).contiguous() for t in tensors]
+        self.tensors = [core.stored(t).contiguous() for t in tensors]
         self.lengths = None if call.lengths is None else call.lengths.values.contiguous()
         reset = call.reset
         self.layer = (
@@ -294,7 +358,7 @@ class _Layout:
         return self.rows(mask)
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        self.kept.append(_dense_rows(tensor))
+        self.kept.append(core.dense_rows(tensor))
         return self.kept[-1]
 
 
@@ -306,22 +370,6 @@ def kind_of(cell: Cell) -> int:
         return 3 if cell.reset_after else 4
     assert isinstance(cell, Elman)
     return 0 if cell.activation == "tanh" else 1
-
-
-def _dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy, whose last axis is contiguous."""
-    tensor = _stored(tensor)
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] < 2 else tensor.contiguous()
-
-
-def _stored(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where its memory does not hold its values one by one as C++ has them.
-
-    torch puts off negating what comes from a conjugate, and takes memory at odd addresses.
-    """
-    if tensor.is_neg() or tensor.data_ptr() % tensor.element_size():
-        return tensor.clone()
-    return tensor
 
 
 def _forward(layout: _Layout, save: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -337,7 +385,7 @@ def _forward(layout: _Layout, save: bool = False) -> tuple[tuple[Tensor, ...], T
     parts = len(ends) // count
     saved = None
     if save:
-        size = _core.saved_size(layout.choice, layout.layer, _unsaved(layout))
+        size = core.module.saved_size(layout.choice, layout.layer, _unsaved(layout))
         saved = y.new_empty(count, time * batch * size)
     directions = tuple(
         (
@@ -349,13 +397,13 @@ def _forward(layout: _Layout, save: bool = False) -> tuple[tuple[Tensor, ...], T
         )
         for n, direction in enumerate(layout.directions)
     )
-    _core.forward(layout.choice, layout.layer, directions)
+    core.module.forward(layout.choice, layout.layer, directions)
     return (y, *ends), saved
 
 
 def current_level() -> str:
     """The level of instructions that calls run at now."""
-    return choice.level or _core.levels()[0]
+    return choice.level or core.module.levels()[0]
 
 
 def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, level: str) -> int:
@@ -363,12 +411,12 @@ def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, level: str) -> int:
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *NO_ROWS, 0, *NO_ROWS)
     direction = (False, *(0,) * 7, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
-    return _core.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
+    return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
 
 
 def threads() -> tuple[int, int]:
     """Threads that a call may use now, and the CPUs that this process may run on."""
-    return _core.threads_usable(), _core.threads_allowed()
+    return core.module.threads_usable(), core.module.threads_allowed()
 
 
 def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int = 1) -> Outline:
@@ -377,9 +425,9 @@ def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int 
     shape = (features.batch, features.time, *sizes)
     layer = (kind_of(cell), dtype == torch.float64, *shape, *NO_ROWS, 0, *NO_ROWS)
     direction = (0,) * 25
-    threads, slices, team = _core.outline(_threaded(choice), layer, (direction,) * directions)
+    threads, slices, team = core.module.outline(_threaded(choice), layer, (direction,) * directions)
     level = current_level()
-    return Outline(level, _core.vector_bits(level), threads, slices, team)
+    return Outline(level, core.module.vector_bits(level), threads, slices, team)
 
 
 def _unsaved(layout: _Layout) -> tuple[tuple[float, ...], ...]:
@@ -396,8 +444,9 @@ def _backward(
 ) -> list[Tensor | None]:
     """Gradients of x and of the tensors of every call, None where not wanted."""
     calls, output_size = layout.calls, layout.sizes[2]
-    d_y = None if d_results[0] is None else _dense_rows(d_results[0])
-    d_ends = [None if d is None else _stored(d).contiguous() for d in d_results[1:]]
+    y, saved = core.dense_rows(y), core.stored(saved).contiguous()
+    d_y = None if d_results[0] is None else core.dense_rows(d_results[0])
+    d_ends = [None if d is None else core.stored(d).contiguous() for d in d_results[1:]]
     parts = len(d_ends) // len(calls)
     d_x = [layout.new_rows(layout.sizes[0]) if wanted[0] else None for _ in calls]
     d_tensors = [
@@ -427,7 +476,7 @@ def _backward(
                 *starts[:2],
             )
         )
-    _core.backward(layout.choice, layout.layer, tuple(directions))
+    core.module.backward(layout.choice, layout.layer, tuple(directions))
     found = [d for d in d_x if d is not None]
     if len(found) == 2:
         found[0] += found[1]
@@ -438,33 +487,27 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _differentiable_backward(
+def differentiable_backward(
     calls: SequenceOf[Sequence],
     x: Tensor,
     tensors: SequenceOf[Tensor],
     wanted: SequenceOf[bool],
     d_results: SequenceOf[Tensor | None],
 ) -> list[Tensor | None]:
-    """`_backward` as a graph of its own, by the reference: for gradients of gradients."""
-    with torch.autocast(x.device.type, enabled=False):
-        results = [reference.run(call) for call in _rebuilt(calls, x, tensors)]
-    outputs = [torch.cat([output for output, _ in results], -1)]
-    outputs += [part for _, state in results for part in state]
-    pairs = [
-        (o, d)
-        for o, d in zip(outputs, d_results, strict=True)
-        if d is not None and o.requires_grad  # the outputs of no steps do not
-    ]
-    if not pairs:
-        return [None for _ in wanted]
-    inputs = [t for t, want in zip((x, *tensors), wanted, strict=True) if want]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            inputs,
-            [d for _, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if want else None for want in wanted]
+    """`_backward` by the reference: for gradients of gradients, vmap, and unusual tensors."""
+
+    def run(inputs: list[Any]) -> list[Tensor]:
+        output, states = _by_reference(_rebuilt(calls, inputs[0], inputs[1:]))
+        return [output, *(part for state in states for part in state)]
+
+    return core.differentiate(run, (x, *tensors), wanted, d_results)
+
+
+def _by_reference(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
+    return _side_by_side([reference.run(call) for call in calls])
+
+
+def _side_by_side(results: SequenceOf[tuple[Tensor, State]]) -> tuple[Tensor, list[State]]:
+    outputs = [output for output, _ in results]
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+    return output, [state for _, state in results]

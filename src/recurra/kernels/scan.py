@@ -8,7 +8,6 @@ devices and a machine without the core get `_reference`, the definition in plain
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from recurra.errors import ConfigError, ShapeError
-from recurra.kernels import cpu
+from recurra.kernels import core, cpu
 from recurra.kernels.sequence import check_lengths, check_reset
-
-# After torch, whose OpenMP runtime it shares.
-if importlib.util.find_spec("recurra._core") is not None:
-    from recurra import _core
-else:
-    _core = None  # type: ignore[assignment]
 
 # ScanKind of csrc/plan.h.
 LINEAR, MIN_GRU, MIN_GRU_PLAIN = 0, 1, 2
@@ -121,7 +114,7 @@ def _run(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor,
         start = None if h_0 is None else h_0.float()
         h, h_n = _run(call, a.float(), b.float(), start)
         return h.to(a.dtype), h_n.to(a.dtype)
-    if _core is None or a.device.type != "cpu" or _transformed():
+    if not _can_run(call, a, b, h_0):
         return _reference(call, a, b, h_0)
     tensors = [tensor for tensor in (a, b, h_0) if tensor is not None]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -130,9 +123,16 @@ def _run(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor,
     return _forward(call, a, b, h_0)
 
 
-def _transformed() -> bool:
-    """Inside a torch.func transform, or where forward-mode derivatives are taken."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+def _can_run(call: _Call, *tensors: Tensor | None) -> bool:
+    """Whether the core can; else it is `_reference`."""
+    return (
+        core.module is not None
+        and core.are_plain(core.given(*tensors, call.lengths, call.reset))
+        and all(tensor is None or tensor.is_cpu for tensor in tensors)
+        and not core.is_tracing()
+        and not core.is_transformed()
+        and forward_ad._current_level < 0
+    )
 
 
 class _Scan(torch.autograd.Function):
@@ -141,7 +141,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> Any:
         h, h_n = _forward(call, a, b, h_0)
-        ctx.call = call
+        ctx.call, ctx.shape, ctx.dtype = call, a.shape, a.dtype
         # lengths and reset too, so that a change in place before backward is noticed.
         ctx.save_for_backward(a, b, h_0, h, call.lengths, call.reset)
         ctx.set_materialize_grads(False)
@@ -151,15 +151,22 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *d_results: Tensor | None) -> Any:
         a, b, h_0, h, *_ = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        plain = core.are_plain(core.given(a, b, h_0, h, *d_results))
+        if torch.is_grad_enabled() or core.is_transformed() or not plain:
             return None, *_differentiable_backward(ctx.call, (a, b, h_0), wanted, d_results)
+        # saved_tensors_hooks may have handed back anything.
+        for tensor in (a, b, h):
+            core.check("scan", "what was saved for backward", tensor, ctx.shape, ctx.dtype)
+        if h_0 is not None:
+            batch = ctx.shape[1 - ctx.call.time_axis]
+            core.check("scan", "h_0 saved for backward", h_0, (batch, ctx.shape[2]), ctx.dtype)
         return None, *_backward(ctx.call, (a, b, h_0), h, wanted, d_results)
 
 
 def _forward(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
     layout = _Layout(call, a, b, h_0)
     h, h_n = a.new_empty(a.shape), a.new_empty(layout.batch, layout.width)
-    _core.scan_forward(_choice(), (*layout.given, *_rows(call, h), h_n.data_ptr()))
+    core.module.scan_forward(_choice(), (*layout.given, *_rows(call, h), h_n.data_ptr()))
     return h, h_n
 
 
@@ -173,8 +180,8 @@ def _backward(
     """Gradients of a, b and h_0, None where not wanted."""
     a = inputs[0]
     layout = _Layout(call, *inputs)
-    h = _dense(h)
-    d_h, d_h_n = (None if d is None else _dense(d) for d in d_results)
+    h = core.dense_rows(h)
+    d_h, d_h_n = (None if d is None else core.dense_rows(d) for d in d_results)
     if d_h_n is not None:
         d_h_n = d_h_n.contiguous()
     d_a, d_b = (a.new_empty(a.shape) if want else None for want in wanted[:2])
@@ -187,7 +194,7 @@ def _backward(
         *_rows(call, d_b),
         _address(d_h_0),
     )
-    _core.scan_backward(_choice(), (*layout.given, *results))
+    core.module.scan_backward(_choice(), (*layout.given, *results))
     return [d_a, d_b, d_h_0]
 
 
@@ -197,8 +204,8 @@ class _Layout:
     def __init__(self, call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> None:
         first, second, self.width = a.shape
         self.batch, time = (first, second) if call.batch_first else (second, first)
-        self.inputs = _dense(a), _dense(b)
-        self.h_0 = None if h_0 is None else _dense(h_0).contiguous()
+        self.inputs = core.dense_rows(a), core.dense_rows(b)
+        self.h_0 = None if h_0 is None else core.dense_rows(h_0).contiguous()
         self.lengths = None if call.lengths is None else call.lengths.contiguous()
         reset = call.reset
         self.given = (
@@ -221,16 +228,6 @@ def _choice() -> cpu.Choice:
     return chosen if chosen.threads else chosen._replace(threads=torch.get_num_threads())
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy: its last axis contiguous, aligned, no change of sign pending."""
-    tensor = tensor.resolve_neg()
-    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-        return tensor.contiguous()
-    if tensor.data_ptr() % tensor.element_size():
-        return tensor.clone()
-    return tensor
-
-
 def _rows(call: _Call, tensor: Tensor | None) -> tuple[int, int, int]:
     """Address, and strides of batch and time."""
     if tensor is None:
@@ -250,23 +247,13 @@ def _differentiable_backward(
     wanted: SequenceOf[bool],
     d_results: SequenceOf[Tensor | None],
 ) -> list[Tensor | None]:
-    """`_backward` as a graph of its own, for gradients of gradients."""
-    a, b, h_0 = inputs
-    assert a is not None
-    assert b is not None
-    results = _reference(call, a, b, h_0)
-    pairs = [(r, d) for r, d in zip(results, d_results, strict=True) if d is not None]
-    leaves = [t for t, want in zip(inputs, wanted, strict=True) if want and t is not None]
-    found = iter(
-        torch.autograd.grad(
-            [result for result, _ in pairs],
-            leaves,
-            [d for _, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if want else None for want in wanted]
+    """`_backward` by the reference: for gradients of gradients, vmap, and unusual tensors."""
+
+    def run(views: list[Any]) -> SequenceOf[Tensor]:
+        a, b, h_0 = views
+        return _reference(call, a, b, h_0)
+
+    return core.differentiate(run, inputs, wanted, d_results)
 
 
 def _reference(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:

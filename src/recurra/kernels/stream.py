@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from recurra.cells.cell import Cell, Params
-from recurra.kernels import cpu
+from recurra.errors import BackendError
+from recurra.kernels import core, cpu
 from recurra.kernels.sequence import Features
 
 # How weights are stored, in the order of csrc/plan.h: float32 stands for the layer's own dtype.
@@ -37,6 +38,8 @@ class CoreStream:
 
     state holds for every cell its parts, (batch, size) each; they are read and written in place.
     keep is the zoneout expectation of every part of the state.
+    Raises: ShapeError for parameters that do not go with their cell and with one another,
+    BackendError for tensors of a subclass.
     """
 
     def __init__(
@@ -49,11 +52,22 @@ class CoreStream:
         keep: SequenceOf[SequenceOf[float]],
     ) -> None:
         like = next(iter(params[0].values()))
+        for cell, own in zip(cells, params, strict=True):
+            if not core.are_plain([*own.values()]):
+                raise BackendError(
+                    f"{cell.name}: a parameter is of a subclass of Tensor, whose memory the core "
+                    "cannot read, so it cannot be streamed. Use backend='reference'."
+                )
+            for name, shape in cell.parameter_shapes().items():
+                core.check(cell.name, name, own[name], shape, like.dtype)
         self.state = [
             [like.new_zeros(batch, size) for size in cell.state_sizes().values()] for cell in cells
         ]
         choice = cpu.choice._replace(threads=threads or _threads(cells, weights))
-        kept = [{name: p.detach().contiguous() for name, p in own.items()} for own in params]
+        kept = [
+            {name: core.stored(p.detach()).contiguous() for name, p in own.items()}
+            for own in params
+        ]
         layers = [
             (
                 cpu.kind_of(cell),
@@ -70,7 +84,7 @@ class CoreStream:
             )
             for cell, own, parts, zone in zip(cells, kept, self.state, keep, strict=True)
         ]
-        self._push = cpu._core.Stream(choice, layers, batch, WEIGHTS.index(weights)).push
+        self._push = core.module.Stream(choice, layers, batch, WEIGHTS.index(weights)).push
         self._sizes = cells[0].input_size, cells[-1].output_size
 
     def push(self, x: Tensor, y: Tensor) -> None:

@@ -36,8 +36,8 @@ OURS: dict[type[nn.Module], Any] = {
     nn.GRUCell: GRUCell,
 }
 RECURRENT: tuple[type[nn.Module], ...] = (*OURS, Recurrent, CellLayer)
-# Tensors that torch keeps a second time; recurra reads parameters by name at every call.
-CACHES = ("_flat_weights", "_flat_weight_refs")
+# What torch keeps a second time; recurra's properties make it anew from the parameters each time.
+CACHES = ("_flat_weights", "_flat_weight_refs", "_flat_weights_names", "_all_weights")
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 # Backends that gain nothing over torch.nn, and why.
 NO_FASTER = {

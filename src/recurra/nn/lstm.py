@@ -21,7 +21,7 @@ class LSTM(Recurrent):
 
     Arguments, weights and results are those of torch.nn.LSTM. By keyword only: hidden_size as a
     list gives each layer its own size, and h_n and c_n are then tuples with one tensor for each
-    layer; `backend` ("auto", "reference", "cudnn") chooses who computes; `init` ("torch",
+    layer; `backend` ("auto", "cudnn", "cpu", "reference") chooses who computes; `init` ("torch",
     "orthogonal", "chrono" with chrono_length = longest memory in steps) and `forget_bias` how
     weights are drawn, see `recurra.nn.initialise`.
 
@@ -30,6 +30,8 @@ class LSTM(Recurrent):
     layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
     it was at a step, one number or a pair for (h, c), with its expectation in evaluation. See
     `recurra.nn.dropouts`.
+
+    `layer.stream(batch_size)` runs the layer one step at a time, see `recurra.nn.Stream`.
 
     Shapes, batch_first=False: x (T, B, input_size), h_0 and h_n (num_layers * D, B, P), c_0 and c_n
     (num_layers * D, B, hidden_size), output (T, B, D * P); D = 2 when bidirectional, else 1;
@@ -89,14 +91,15 @@ class LSTM(Recurrent):
             dtype=dtype,
         )
         self.proj_size = proj_size
+        self.mode = "LSTM"
 
     def forward(
         self,
-        x: Tensor | PackedSequence,
+        input: Tensor | PackedSequence,
         hx: tuple[Any, Any] | None = None,
         *,
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Any, tuple[Any, Any]]:
-        """(output, (h_n, c_n)); hx None means zeros."""
-        return self._run(x, hx, lengths, reset)
+        """(output, (h_n, c_n)) of x, which torch calls input; hx None means zeros."""
+        return self._run(input, hx, lengths, reset)

@@ -83,6 +83,7 @@ class Recurrent(nn.Module):
         self.input_size = cells[0].input_size
         self.hidden_size = tuple(hidden_size) if is_list(hidden_size) else hidden_size
         self.num_layers = len(cells)
+        self.proj_size = 0
         self.bias = bias
         self.batch_first = batch_first
         self.dropout = float(dropout)
@@ -130,6 +131,19 @@ class Recurrent(nn.Module):
         return [
             list(self._params(names).values()) for directions in self._names for names in directions
         ]
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        """The names in `all_weights`. This and the two below are what code for torch.nn reads."""
+        return [[full for _, full in names] for directions in self._names for names in directions]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [full for names in self._all_weights for full in names]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [self._read(full) for full in self._flat_weights_names]
 
     def stream(
         self, batch_size: int | None = 1, *, weights: str = "float32", threads: int = 0

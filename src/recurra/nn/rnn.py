@@ -21,13 +21,15 @@ class RNN(Recurrent):
 
     Arguments, weights and results are those of torch.nn.RNN. By keyword only: hidden_size as a list
     gives each layer its own size, and h_n is then a tuple with one tensor for each layer; `backend`
-    ("auto", "reference", "cudnn") chooses who computes; `init` ("torch", "orthogonal") how weights
-    are drawn, see `recurra.nn.initialise`.
+    ("auto", "cudnn", "cpu", "reference") chooses who computes; `init` ("torch", "orthogonal") how
+    weights are drawn, see `recurra.nn.initialise`.
 
     Against overfitting, also by keyword and active in training only: `recurrent_dropout`, one mask
     on h for a whole sequence, before the recurrent product; `variational_dropout`, one mask on each
     layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
     it was at a step, with its expectation in evaluation. See `recurra.nn.dropouts`.
+
+    `layer.stream(batch_size)` runs the layer one step at a time, see `recurra.nn.Stream`.
 
     Shapes, batch_first=False: x (T, B, input_size), h_0 and h_n (num_layers * D, B, hidden_size),
     output (T, B, D * hidden_size), D = 2 when bidirectional, else 1. batch_first=True: x and output
@@ -86,14 +88,15 @@ class RNN(Recurrent):
             dtype=dtype,
         )
         self.nonlinearity = nonlinearity
+        self.mode = f"RNN_{nonlinearity.upper()}"
 
     def forward(
         self,
-        x: Tensor | PackedSequence,
+        input: Tensor | PackedSequence,
         hx: Tensor | tuple[Tensor, ...] | None = None,
         *,
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Any, Any]:
-        """(output, h_n); hx None means zeros."""
-        return self._run(x, hx, lengths, reset)
+        """(output, h_n) of x, which torch calls input; hx None means zeros."""
+        return self._run(input, hx, lengths, reset)

@@ -22,7 +22,8 @@ class Stream:
     Its parameters are those that the layer had when it was made; dropout is off, and zoneout takes
     its expectation. Every row is a stream of its own: its outputs are bit for bit those of the
     layer over the same steps, whatever the other rows, the pieces it came in, and the number of
-    threads (on the `cpu` backend). No gradient is recorded.
+    threads (on the `cpu` backend). No gradient is recorded. Threads that push into one stream at
+    the same time wait for each other; `state`, `reset` and `restore` do not.
 
     Shapes: x_t (batch_size, input_size) and outputs (batch_size, output_size); chunks in the
     layer's layout. batch_size None: no batch axis anywhere.
@@ -63,7 +64,9 @@ class Stream:
         self._y_shape = sizes[1:] if batch_size is None else (rows, sizes[1])
         self.backend = _choose(who, backend, cells, like, weights)
         engine = CoreStream if self.backend == "cpu" else _Stepper
-        self._engine = engine(cells, params, rows, weights, threads, keep)
+        # A stream made in inference mode must be of use outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            self._engine = engine(cells, params, rows, weights, threads, keep)
         self._push = self._engine.push
         self._is_cpu = like.is_cpu
         self._like = like.detach()
@@ -82,6 +85,7 @@ class Stream:
             or not x_t.is_contiguous()
         ):
             x_t = self._checked("x_t", x_t, self._x_shape).contiguous()
+        out_given = out is not None
         if out is None:
             out = self._like.new_empty(self._y_shape)
         elif (
@@ -92,7 +96,11 @@ class Stream:
             or not out.is_contiguous()
         ):
             self._check_out(out)
+        if out_given and _overlap(x_t, out):
+            x_t = x_t.clone()  # the first outputs would be read as inputs of the last ones
         self._push(x_t, out)
+        if out_given and not out.is_inference():
+            torch.autograd.graph.increment_version(out)
         return out
 
     def push_chunk(self, x: Tensor) -> Tensor:
@@ -125,9 +133,10 @@ class Stream:
         Raises: ShapeError for rows that do not exist.
         """
         chosen = slice(None) if rows is None else self._rows(rows)
-        for parts in self._engine.state:
-            for part in parts:
-                part[chosen] = 0
+        with torch.no_grad():
+            for parts in self._engine.state:
+                for part in parts:
+                    part[chosen] = 0
 
     @property
     def state(self) -> Any:
@@ -147,9 +156,10 @@ class Stream:
             return self.reset()
         starts = self._layout.split(state, self.batch_size, self.dtype, self.device, self._who)
         assert starts is not None
-        for parts, start in zip(self._engine.state, starts, strict=True):
-            for part, value in zip(parts, start, strict=True):
-                part.copy_(value.detach())
+        with torch.no_grad():
+            for parts, start in zip(self._engine.state, starts, strict=True):
+                for part, value in zip(parts, start, strict=True):
+                    part.copy_(value)
         return None
 
     def __repr__(self) -> str:
@@ -239,6 +249,12 @@ class _Stepper:
             for part, value in zip(self.state[n], after, strict=True):
                 part.copy_(value)
         y.copy_(x)
+
+
+def _overlap(x: Tensor, y: Tensor) -> bool:
+    """Whether two contiguous tensors share memory."""
+    first, second = x.data_ptr(), y.data_ptr()
+    return first < second + y.nbytes and second < first + x.nbytes
 
 
 def _described(value: Any) -> str:

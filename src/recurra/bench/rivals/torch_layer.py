@@ -23,7 +23,7 @@ def make(case: Case, arrays: Arrays, participant: str) -> Job:
     x = torch.from_numpy(arrays["x"])
     runs_on = _backend(layer, x) if ours else ""
     if case.mode == "step":
-        job = _step_stream(layer, x) if hasattr(layer, "stream") else _step(layer, x)
+        job = _step_stream(layer, x, participant == "recurra-out") if ours else _step(layer, x)
         job.runs_on = runs_on
         return job
     forwards: dict[str, Callable[[], Tensor]] = {"run": lambda: layer(x)[0]}
@@ -119,17 +119,20 @@ def _step(layer: Any, x: Tensor) -> Job:
     return Job({"run": call}, results, torch.inference_mode)
 
 
-def _step_stream(layer: Any, x: Tensor) -> Job:
-    """recurra's stream: push(x_t) gives the output of the last layer."""
+def _step_stream(layer: Any, x: Tensor, with_out: bool) -> Job:
+    """recurra's stream: push(x_t) gives a new tensor, push(x_t, out=y) fills one that is there."""
     layer.eval()
     stream = layer.stream(batch_size=1)
     x_t = x[0]
+    y = torch.empty(1, layer.hidden_size)
+    out = {"out": y} if with_out else {}
 
     def results() -> Arrays:
         fresh = layer.stream(batch_size=1)
-        return {"output": torch.stack([fresh.push(row).clone() for row in x]).numpy()}
+        return {"output": torch.stack([fresh.push(row, **out).clone() for row in x]).numpy()}
 
-    return Job({"run": lambda: stream.push(x_t)}, results, torch.inference_mode)
+    call = (lambda: stream.push(x_t, out=y)) if with_out else (lambda: stream.push(x_t))
+    return Job({"run": call}, results, torch.inference_mode)
 
 
 def _backend(layer: Any, x: Tensor) -> str:
