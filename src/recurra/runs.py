@@ -212,8 +212,8 @@ class RunFolder:
         run._remove(_OURS if force else (), _OUR_CHECKPOINTS if force else ())
         with explained(run.path, "create"):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-            probe = tempfile.NamedTemporaryFile(dir=run.path)  # noqa: SIM115
-            probe.close()
+            with tempfile.TemporaryFile(dir=run.path):  # nameless: gone if killed here
+                pass
         return run
 
     def check_free(self, *, force: bool = False, resume: bool = False) -> None:
