@@ -72,16 +72,10 @@ class Backward {
   void start(const Pass& pass) {
     const Range range = team_.share(pass.rows);
     for (index r = range.begin; r < range.end; ++r) {
-      set(buffers_.d_h + r * sizes_.state, direction_.d_h_n, pass.row[r], sizes_.output, sizes_.state);
-      if (Cell::has_c) set(buffers_.d_c + r * sizes_.padded, direction_.d_c_n, pass.row[r], sizes_.hidden, sizes_.padded);
+      copy_row(buffers_.d_h + r * sizes_.state, direction_.d_h_n, pass.row[r], sizes_.output, sizes_.state);
+      if (Cell::has_c) copy_row(buffers_.d_c + r * sizes_.padded, direction_.d_c_n, pass.row[r], sizes_.hidden, sizes_.padded);
     }
     team_.wait();
-  }
-
-  static void set(T* to, const void* from, index row, index size, index padded) {
-    if (from) copy(to, static_cast<const T*>(from) + row * size, size);
-    else fill(to, size, T(0));
-    fill(to + size, padded - size, T(0));
   }
 
   void end(const Pass& pass) {

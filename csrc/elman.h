@@ -81,16 +81,9 @@ struct Elman {
     for (index row = 0; row < step.active; ++row)
       for (index v = range.begin; v < range.end; ++v) {
         const index unit = v * w, count = larger(0, smaller(w, s.hidden - unit));
-        Vec<T> d_h = step.arriving(row, unit, count);
-        Vec<T> h;
-        if (step.has_zone_h()) {
-          h = load(step.saved[row] + unit);
-          const Vec<T> k = step.zone(step.zone_h, step.keep_h, row, unit, count);
-          store(step.d_h + row * s.state + unit, k * d_h);
-          d_h = (one - k) * d_h;
-        } else {
-          h = load_first(step.y[row] + unit, count);
-        }
+        const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
+        const Vec<T> h = step.has_zone_h() ? load(step.saved[row] + unit) : load_first(step.y[row] + unit, count);
+        if (step.has_zone_h()) store(step.d_h + row * s.state + unit, direct);
         store(step.ring + row * step.ring_size + unit, relu ? where_positive(h, d_h) : d_h * (one - h * h));
       }
     step.team.wait();

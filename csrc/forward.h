@@ -60,16 +60,10 @@ class Forward {
   void start(const Pass& pass, T* h) {
     const Range range = team_.share(pass.rows);
     for (index r = range.begin; r < range.end; ++r) {
-      set(h + r * sizes_.state, direction_.h_0, pass.row[r], sizes_.output, sizes_.state);
-      if (Cell::has_c) set(buffers_.c + r * sizes_.padded, direction_.c_0, pass.row[r], sizes_.hidden, sizes_.padded);
+      copy_row(h + r * sizes_.state, direction_.h_0, pass.row[r], sizes_.output, sizes_.state);
+      if (Cell::has_c) copy_row(buffers_.c + r * sizes_.padded, direction_.c_0, pass.row[r], sizes_.hidden, sizes_.padded);
     }
     team_.wait();
-  }
-
-  static void set(T* to, const void* from, index row, index size, index padded) {
-    if (from) copy(to, static_cast<const T*>(from) + row * size, size);
-    else fill(to, size, T(0));
-    fill(to + size, padded - size, T(0));
   }
 
   // Hands back the state of the rows [from, to), which have no further step.

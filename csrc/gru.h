@@ -110,12 +110,7 @@ struct Gru {
         const Vec<T> r = load(saved + unit), z = load(saved + s.padded + unit), n = load(saved + 2 * s.padded + unit),
                      from_h = load(saved + 3 * s.padded + unit);
         const Vec<T> before = load_first(step.h_prev[row] + unit, count);
-        Vec<T> d_h = step.arriving(row, unit, count), direct = broadcast(T(0));
-        if (step.has_zone_h()) {
-          const Vec<T> k = step.zone(step.zone_h, step.keep_h, row, unit, count);
-          direct = k * d_h;
-          d_h = (one - k) * d_h;
-        }
+        const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
         const Vec<T> d_n = d_h * (one - z) * (one - n * n);
         store(ring + unit, d_n * r);
         store(ring + s.padded + unit, d_n * from_h * r * (one - r));
@@ -233,12 +228,7 @@ struct GruResetBefore {
         const index unit = p * w, count = smaller(w, s.hidden - unit);
         const Vec<T> z = load(saved + s.padded + unit), n = load(saved + 2 * s.padded + unit);
         const Vec<T> before = load_first(step.h_prev[row] + unit, count);
-        Vec<T> d_h = step.arriving(row, unit, count), direct = broadcast(T(0));
-        if (step.has_zone_h()) {
-          const Vec<T> k = step.zone(step.zone_h, step.keep_h, row, unit, count);
-          direct = k * d_h;
-          d_h = (one - k) * d_h;
-        }
+        const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
         store(ring + s.padded + unit, d_h * (before - n) * z * (one - z));
         store(ring + 2 * s.padded + unit, d_h * (one - z) * (one - n * n));
         store(step.d_h + row * s.state + unit, fma(d_h, z, direct));

@@ -59,7 +59,7 @@ StreamMemory prepare_stored(const Layer& layer, const Plan& plan, char* work, ch
   const Workspace<Cell, Storage> laid_out(layer, plan, false, work);
   Arena arena{full};
   const Team alone{};
-  if constexpr (Storage::most_rows == Full<float>::most_rows) {
+  if constexpr (!Storage::rounded) {
     if (work) Cell::pack(laid_out.sizes, layer.direction[0], laid_out.packed[0], alone);
   } else {
     const auto packed = take_packed<Cell, Full<float>>(laid_out.sizes, arena);

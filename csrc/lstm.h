@@ -141,21 +141,13 @@ struct Lstm {
           if (count < w) d_m = keep_first(d_m, count);
           store(step.ring_late + row * step.late_size + unit, o * t);
         } else {
-          d_m = step.arriving(row, unit, count);
-          if (step.has_zone_h()) {
-            const Vec<T> k = step.zone(step.zone_h, step.keep_h, row, unit, count);
-            store(step.d_h + row * s.state + unit, k * d_m);
-            d_m = (one - k) * d_m;
-          }
+          const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
+          if (step.has_zone_h()) store(step.d_h + row * s.state + unit, direct);
+          d_m = d_h;
         }
         T* const cell = step.d_c + row * s.padded + unit;
-        Vec<T> d_c = load(cell), kept = broadcast(T(0));
-        if (step.has_zone_c()) {
-          const Vec<T> k = step.zone(step.zone_c, step.keep_c, row, unit, count);
-          kept = k * d_c;
-          d_c = (one - k) * d_c;
-        }
-        d_c = d_c + d_m * o * (one - t * t);
+        const auto [kept, arriving] = step.split_c(row, unit, count, load(cell));
+        const Vec<T> d_c = arriving + d_m * o * (one - t * t);
         store(ring + unit, d_c * g * i * (one - i));
         store(ring + s.padded + unit, d_c * before * f * (one - f));
         store(ring + 2 * s.padded + unit, d_c * i * (one - g * g));
@@ -175,12 +167,8 @@ struct Lstm {
     for (index row = 0; row < step.active; ++row)
       for (index v = columns.begin; v < columns.end; ++v) {
         const index unit = v * w, count = larger(0, smaller(w, s.output - unit));
-        Vec<T> d_h = step.arriving(row, unit, count);
-        if (step.has_zone_h()) {
-          const Vec<T> k = step.zone(step.zone_h, step.keep_h, row, unit, count);
-          store(step.d_h + row * s.state + unit, k * d_h);
-          d_h = (broadcast(T(1)) - k) * d_h;
-        }
+        const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
+        if (step.has_zone_h()) store(step.d_h + row * s.state + unit, direct);
         store(step.ring_d_late + row * step.d_late_size + unit, d_h);
       }
     step.team.wait();

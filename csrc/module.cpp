@@ -1,7 +1,7 @@
 // The compiled core's door to Python: each function reads its arguments, unlocks, calls and returns.
 //
 // Arrays come as addresses with strides. They are checked where they are still tensors, in
-// src/recurra/kernels/cpu.py and scan.py, which alone call these functions.
+// src/recurra/kernels/, whose core.py alone imports this module.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -40,17 +40,14 @@ class Reader {
     const index batch = number();
     return {data, batch, number()};
   }
-  bool more() const { return next_ < nb::len(items_); }
 
  private:
   nb::tuple items_;
   size_t next_ = 0;
 };
 
-Direction read_direction(nb::tuple items) {
-  Reader read(items);
-  Direction d;
-  d.reverse = read.number() != 0;
+// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, h_0, c_0
+void read_weights(Reader& read, Direction& d) {
   d.weight_ih = read.address<const void>();
   d.weight_hh = read.address<const void>();
   d.bias_ih = read.address<const void>();
@@ -58,6 +55,16 @@ Direction read_direction(nb::tuple items) {
   d.weight_hr = read.address<const void>();
   d.h_0 = read.address<const void>();
   d.c_0 = read.address<const void>();
+}
+
+// Items of a direction and of a scan when they are to go forward; more come with the way back.
+constexpr size_t items_of_direction = 25, items_of_scan = 21;
+
+Direction read_direction(nb::tuple items) {
+  Reader read(items);
+  Direction d;
+  d.reverse = read.number() != 0;
+  read_weights(read, d);
   d.mask = read.rows<const void>();
   d.zone_h = read.rows<const void>();
   d.zone_c = read.rows<const void>();
@@ -65,7 +72,7 @@ Direction read_direction(nb::tuple items) {
   d.keep_c = read.real();
   d.y = read.rows<void>();
   d.saved = read.address<void>();
-  if (nb::len(items) == 25) {
+  if (nb::len(items) == items_of_direction) {
     d.h_n = read.address<void>();
     d.c_n = read.address<void>();
     return d;
@@ -178,13 +185,7 @@ Layer read_stream_layer(nb::tuple items) {
   layer.hidden = read.number();
   layer.output = read.number();
   Direction& d = layer.direction[0];
-  d.weight_ih = read.address<const void>();
-  d.weight_hh = read.address<const void>();
-  d.bias_ih = read.address<const void>();
-  d.bias_hh = read.address<const void>();
-  d.weight_hr = read.address<const void>();
-  d.h_0 = read.address<const void>();
-  d.c_0 = read.address<const void>();
+  read_weights(read, d);
   d.keep_h = read.real();
   d.keep_c = read.real();
   return layer;
@@ -218,7 +219,7 @@ Scan read_scan(nb::tuple items) {
   scan.lengths = read.address<const std::int64_t>();
   scan.reset = read.rows<const bool>();
   scan.h = read.rows<void>();
-  if (nb::len(items) == 21) {
+  if (nb::len(items) == items_of_scan) {
     scan.h_n = read.address<void>();
     return scan;
   }

@@ -21,6 +21,7 @@ namespace recurra::RECURRA_LEVEL {
 template <class T>
 struct Full {
   using Element = T;
+  static constexpr bool rounded = false;
   static constexpr bool has_scale = false;
   static constexpr int most_rows = 8;
   static RECURRA_INLINE Vec<T> widen(const T* from) { return load(from); }
@@ -29,6 +30,7 @@ struct Full {
 // The upper half of a float.
 struct Bfloat16 {
   using Element = std::uint16_t;
+  static constexpr bool rounded = true;
   static constexpr bool has_scale = false;
   static constexpr int most_rows = 2;
   static RECURRA_INLINE Vec<float> widen(const std::uint16_t* from) {
@@ -57,6 +59,7 @@ struct Bfloat16 {
 // Whole numbers from -127 to 127, times a scale for each output.
 struct Int8 {
   using Element = std::int8_t;
+  static constexpr bool rounded = true;
   static constexpr bool has_scale = true;
   static constexpr int most_rows = 2;
   static RECURRA_INLINE Vec<float> widen(const std::int8_t* from) {

@@ -37,51 +37,9 @@ struct Team {
   Range share(index count) const { return {count * rank / size, count * (rank + 1) / size}; }
 };
 
-// y = x Wᵀ + b over rows; see linear.h.
-struct LinearCall {
-  bool is_double = false;
-  index rows = 0;
-  index inputs = 0;
-  index outputs = 0;
-  const void* x = nullptr;
-  index x_stride = 0;
-  const void* weight = nullptr;  // (outputs, inputs)
-  const void* bias = nullptr;    // (outputs), or null
-  void* y = nullptr;             // (rows, outputs)
-};
-
-// How a stream stores its weights.
-enum class Stored : int { full, bfloat16, int8 };
-
 struct StreamMemory {
   index work;
   index full;
-};
-
-// A scan over time without weights, h = a ⊙ h + b; see scan.h. In the gated kinds a and b hold the
-// pre-activations of gate and candidate. Strides, null addresses and steps are as in calls.h.
-enum class ScanKind : int { linear, min_gru, min_gru_plain };
-
-struct Scan {
-  ScanKind kind = ScanKind::linear;
-  bool is_double = false;
-  bool reverse = false;
-  index batch = 0;
-  index time = 0;
-  index width = 0;
-  Rows<const void> a;
-  Rows<const void> b;
-  const void* h_0 = nullptr;              // (batch, width)
-  const std::int64_t* lengths = nullptr;  // (batch)
-  Rows<const bool> reset;
-  Rows<void> h;
-  void* h_n = nullptr;
-
-  Rows<const void> d_h;
-  const void* d_h_n = nullptr;
-  Rows<void> d_a;
-  Rows<void> d_b;
-  void* d_h_0 = nullptr;
 };
 
 // One level of instructions. `prepare` lays out `work`, 64-byte aligned memory of the size that it

@@ -148,8 +148,22 @@ struct BackStep {
 
   RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
   RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
-  RECURRA_INLINE Vec<T> zone(const T* const* zone, T keep, index row, index unit, index count) const {
-    return zone ? load_first(zone[row] + unit, count) : broadcast(keep);
+
+  // The gradient at a state after zoneout: the part of the old value, and that of the new one.
+  struct Split {
+    Vec<T> old, stepped;
+  };
+  RECURRA_INLINE Split split(const T* const* zone, T keep, index row, index unit, index count, Vec<T> gradient) const {
+    const Vec<T> k = zone ? load_first(zone[row] + unit, count) : broadcast(keep);
+    return {k * gradient, (broadcast(T(1)) - k) * gradient};
+  }
+  RECURRA_INLINE Split split_h(index row, index unit, index count, Vec<T> gradient) const {
+    if (!has_zone_h()) return {broadcast(T(0)), gradient};
+    return split(zone_h, keep_h, row, unit, count, gradient);
+  }
+  RECURRA_INLINE Split split_c(index row, index unit, index count, Vec<T> gradient) const {
+    if (!has_zone_c()) return {broadcast(T(0)), gradient};
+    return split(zone_c, keep_c, row, unit, count, gradient);
   }
 
   // d_h of one vector, with the gradient that arrives at the output.
@@ -245,6 +259,14 @@ void fill(T* to, index count, T value) {
 template <class T>
 void copy(T* to, const T* from, index count) {
   for (index n = 0; n < count; ++n) to[n] = from[n];
+}
+
+// One row of a (rows, size) array, or zeros where there is none, and zeros up to `padded`.
+template <class T>
+void copy_row(T* to, const void* from, index row, index size, index padded) {
+  if (from) copy(to, static_cast<const T*>(from) + row * size, size);
+  else fill(to, size, T(0));
+  fill(to + size, padded - size, T(0));
 }
 
 // Zeros from a row's last real step on.
