@@ -17,10 +17,11 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
+import recurra
 from recurra import nn
 from recurra.cells.gru import GRU
 from recurra.errors import BackendError, ShapeError
-from recurra.kernels import core, cpu, linear, scan
+from recurra.kernels import core, cpu, dispatch, linear, scan
 from recurra.kernels.scan import linear_scan, min_gru_scan
 from recurra.kernels.sequence import Sequence
 from recurra.kernels.stream import CoreStream
@@ -141,8 +142,10 @@ def test_tensors_of_a_subclass_are_run_by_the_reference() -> None:
     expected, _ = cpu.run(call(x))
     weight, bias = torch.full((12, 4), 0.1), torch.full((12,), 0.1)
     for made in (call(pair(x)), call(x, weight_hh=pair(weight)), call(x, bias_hh=pair(bias))):
-        found, _ = cpu.run(made)
+        found, _ = dispatch.run(made)
         assert found == pytest.approx(expected, abs=1e-6)
+        with pytest.raises(BackendError, match=r"'cpu' cannot run this GRU: a tensor .* subclass"):
+            dispatch.run(made, "cpu")
     a = torch.rand(2, 5, 3)
     for run in (linear_scan, min_gru_scan):
         found = run(a, pair(x))[0]
@@ -168,8 +171,20 @@ def test_a_stream_checks_every_parameter() -> None:
         start(weight_hh=torch.zeros(12, 2))
     with pytest.raises(ShapeError, match=r"bias_ih is .* on meta"):
         start(bias_ih=torch.zeros(12, device="meta"))
-    with pytest.raises(BackendError, match=r"subclass of Tensor.*backend='reference'"):
-        start(weight_ih=pair(torch.zeros(12, 3)))
+
+
+def test_a_subclass_is_explained_and_streamed_by_the_reference() -> None:
+    x = torch.randn(1, 3)
+    layer = nn.GRU(3, 4)
+    expected = layer.stream(1).push(x)
+    layer.bias_ih_l0 = torch.nn.Parameter(pair(layer.bias_ih_l0.detach()), requires_grad=False)
+    assert "layer 0: reference" in recurra.explain(layer, x)
+    assert "not cpu: a tensor of the call is of a subclass" in recurra.explain(layer, x)
+    stream = layer.stream(1)
+    assert stream.backend == "reference"
+    assert stream.push(x) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(BackendError, match=r"weights='int8' needs the compiled core: a tensor"):
+        layer.stream(1, weights="int8")
 
 
 def test_a_linear_map_checks_its_bias_too() -> None:
@@ -351,13 +366,13 @@ def test_second_derivatives_do_not_count_what_flows_between_inputs() -> None:
 def test_both_directions_run_together_when_widened(dtype, monkeypatch) -> None:
     layer, x = nn.GRU(3, 4, bidirectional=True), torch.randn(5, 2, 3)
     seen = []
-    forward = cpu._forward
+    forward = cpu.run_forward
 
     def counting(layout: Any, save: bool = False) -> Any:
         seen.append(len(layout.calls))
         return forward(layout, save)
 
-    monkeypatch.setattr(cpu, "_forward", counting)
+    monkeypatch.setattr(cpu, "run_forward", counting)
     layer.to(dtype)(x.to(dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer.float()(x)

@@ -28,9 +28,17 @@ from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.errors import BackendError, ShapeError
 from recurra.kernels import core, cpu
+from recurra.kernels.layout import (
+    Layout,
+    kind_of,
+    run_backward,
+    run_forward,
+    saved_size,
+    tensors_of,
+)
 from recurra.kernels.sequence import Sequence, Zoneout, check_within
 
-# By the names that are written into exported programs, in the order of `cpu.kind_of`:
+# By the names that are written into exported programs, in the order of `kind_of`:
 # (input, hidden, output, bias) to the cell.
 CELLS: Mapping[str, Callable[[int, int, int, bool], Cell]] = {
     "elman_tanh": lambda i, h, o, bias: Elman(i, h, bias=bias),
@@ -46,7 +54,7 @@ DRAWN = -1.0
 class Flat(NamedTuple):
     """A call, or the calls of both directions, in the types that an operator takes.
 
-    tensors are those of `cpu._tensors`; drawn holds masks and zoneout's choices, call after call.
+    tensors are those of `tensors_of`; drawn holds masks and zoneout's choices, call after call.
     sizes are (input, hidden, output). There is an entry of reverse and masked for each call and one
     of keeps for each part of its state; started says whether calls begin with a state of their own.
     """
@@ -144,7 +152,7 @@ class Flat(NamedTuple):
         """Shape of what forward saves at this level of instructions."""
         first, second, _ = self.x.shape
         zoned = self.keeps[0] != 0
-        size = cpu.saved_size(self.make_cell(), self.x.dtype, zoned, level)
+        size = saved_size(self.make_cell(), self.x.dtype, zoned, level)
         return len(self.reverse), first * second * size
 
 
@@ -174,11 +182,11 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
             keeps.append(keep)
     return Flat(
         first.x,
-        cpu._tensors(calls),
+        tensors_of(calls),
         None if first.lengths is None else first.lengths.values,
         first.reset,
         drawn,
-        list(CELLS)[cpu.kind_of(cell)],
+        list(CELLS)[kind_of(cell)],
         [cell.input_size, cell.hidden_size, cell.output_size],
         "bias_ih" in first.params,
         first.batch_first,
@@ -197,18 +205,18 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
     return output, [make(*parts[n * count : (n + 1) * count]) for n in range(len(calls))]
 
 
-def _layout(flat: Flat, level: str) -> cpu._Layout:
+def _layout(flat: Flat, level: str) -> Layout:
     choice = cpu._threaded(cpu.choice)._replace(level=level or cpu.choice.level)
-    return cpu._Layout(flat.calls(), flat.x, flat.tensors, choice)
+    return Layout(flat.calls(), flat.x, flat.tensors, choice)
 
 
 def _recurrence(*args: Any) -> list[Tensor]:
-    return list(cpu._forward(_layout(Flat(*args), ""))[0])
+    return list(run_forward(_layout(Flat(*args), ""))[0])
 
 
 def _recurrence_saving(*args: Any) -> list[Tensor]:
     *rest, level = args
-    results, saved = cpu._forward(_layout(Flat(*rest), level), save=True)
+    results, saved = run_forward(_layout(Flat(*rest), level), save=True)
     assert saved is not None
     return [*results, saved]
 
@@ -229,7 +237,7 @@ def _recurrence_backward(
             _fit("d_results", d, size, y.dtype)
     _fit("y", y, sizes[0], flat.x.dtype)
     _fit("saved", saved, flat.slab_size(level), flat.x.dtype)
-    found = cpu._backward(layout, y, saved, wanted, d_results)
+    found = run_backward(layout, y, saved, wanted, d_results)
     return [d for d in found if d is not None]
 
 

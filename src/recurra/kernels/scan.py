@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from recurra.errors import ConfigError, ShapeError
 from recurra.kernels import core, cpu
+from recurra.kernels.layout import NO_ROWS, Choice, address, rows
 from recurra.kernels.sequence import check_lengths, check_reset
 
 # ScanKind of csrc/plan.h.
@@ -116,8 +117,7 @@ def _run(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor,
         return h.to(a.dtype), h_n.to(a.dtype)
     if not _can_run(call, a, b, h_0):
         return _reference(call, a, b, h_0)
-    tensors = [tensor for tensor in (a, b, h_0) if tensor is not None]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in core.given(a, b, h_0)):
         h, h_n = _Scan.apply(call, a, b, h_0)  # type: ignore[no-untyped-call]
         return h, h_n
     return _forward(call, a, b, h_0)
@@ -166,7 +166,7 @@ class _Scan(torch.autograd.Function):
 def _forward(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
     layout = _Layout(call, a, b, h_0)
     h, h_n = a.new_empty(a.shape), a.new_empty(layout.batch, layout.width)
-    core.module.scan_forward(_choice(), (*layout.given, *_rows(call, h), h_n.data_ptr()))
+    core.module.scan_forward(_choice(), (*layout.given, *rows(h, call.batch_first), h_n.data_ptr()))
     return h, h_n
 
 
@@ -187,12 +187,12 @@ def _backward(
     d_a, d_b = (a.new_empty(a.shape) if want else None for want in wanted[:2])
     d_h_0 = a.new_empty(layout.batch, layout.width) if wanted[2] else None
     results = (
-        *_rows(call, h),
-        *_rows(call, d_h),
-        _address(d_h_n),
-        *_rows(call, d_a),
-        *_rows(call, d_b),
-        _address(d_h_0),
+        *rows(h, call.batch_first),
+        *rows(d_h, call.batch_first),
+        address(d_h_n),
+        *rows(d_a, call.batch_first),
+        *rows(d_b, call.batch_first),
+        address(d_h_0),
     )
     core.module.scan_backward(_choice(), (*layout.given, *results))
     return [d_a, d_b, d_h_0]
@@ -215,30 +215,17 @@ class _Layout:
             self.batch,
             time,
             self.width,
-            *_rows(call, self.inputs[0]),
-            *_rows(call, self.inputs[1]),
-            _address(self.h_0),
-            _address(self.lengths),
-            *(cpu.NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
+            *rows(self.inputs[0], call.batch_first),
+            *rows(self.inputs[1], call.batch_first),
+            address(self.h_0),
+            address(self.lengths),
+            *(NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
         )
 
 
-def _choice() -> cpu.Choice:
+def _choice() -> Choice:
     chosen = cpu.choice
     return chosen if chosen.threads else chosen._replace(threads=torch.get_num_threads())
-
-
-def _rows(call: _Call, tensor: Tensor | None) -> tuple[int, int, int]:
-    """Address, and strides of batch and time."""
-    if tensor is None:
-        return cpu.NO_ROWS
-    first, second, _ = tensor.stride()
-    start = tensor.data_ptr()
-    return (start, first, second) if call.batch_first else (start, second, first)
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _differentiable_backward(

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from recurra.cells.cell import Cell, Masks, Params, State
 from recurra.errors import ShapeError
+from recurra.kernels import core
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ class Features(NamedTuple):
     reverse: bool = False
     masks: bool = False
     zoneout: bool = False
+    plain: bool = True  # see core.are_plain; compiled calls are taken to be
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,21 @@ class Sequence:
             reverse=self.reverse,
             masks=self.masks is not None and self.masks.h is not None,
             zoneout=self.zoneout is not None,
+            plain=torch.compiler.is_compiling() or core.are_plain(self.tensors()),
         )
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the call."""
+        found = [self.x, *self.params.values(), *(self.state or ())]
+        if self.lengths is not None:
+            found.append(self.lengths.values)
+        if self.reset is not None:
+            found.append(self.reset)
+        if self.masks is not None and self.masks.h is not None:
+            found.append(self.masks.h)
+        if self.zoneout is not None:
+            found += [keep for keep in self.zoneout.keep if isinstance(keep, Tensor)]
+        return found
 
     def over_time(self, per_step: Tensor) -> Tensor:
         """A (B, T) tensor as (B, T, 1), or (T, B, 1): to be combined with x or outputs."""

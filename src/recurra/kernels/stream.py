@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from recurra.cells.cell import Cell, Params
-from recurra.errors import BackendError
 from recurra.kernels import core, cpu
+from recurra.kernels.layout import kind_of
 from recurra.kernels.sequence import Features
 
 # How weights are stored, in the order of csrc/plan.h: float32 stands for the layer's own dtype.
@@ -24,12 +24,14 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 BYTES_OF_A_THREAD = 512 * 1024
 
 
-def why_not(cells: SequenceOf[Cell], dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why the core cannot stream these cells, or None."""
+def why_not(cells: SequenceOf[Cell], params: SequenceOf[Params]) -> str | None:
+    """Why the core cannot stream these cells with these parameters, or None."""
+    tensors = [value for own in params for value in own.values()]
+    dtype, device = tensors[0].dtype, tensors[0].device
     if dtype in cpu.WIDENED:
         return f"it streams float32 and float64, and the parameters are {dtype}"
-    plain = Features(batch=1, time=1)
-    reasons = (cpu.why_not(cell, plain, dtype, device) for cell in cells)
+    features = Features(batch=1, time=1, plain=core.are_plain(tensors))
+    reasons = (cpu.why_not(cell, features, dtype, device) for cell in cells)
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -38,8 +40,7 @@ class CoreStream:
 
     state holds for every cell its parts, (batch, size) each; they are read and written in place.
     keep is the zoneout expectation of every part of the state.
-    Raises: ShapeError for parameters that do not go with their cell and with one another,
-    BackendError for tensors of a subclass.
+    Raises: ShapeError for parameters that do not go with their cell and with one another.
     """
 
     def __init__(
@@ -53,11 +54,6 @@ class CoreStream:
     ) -> None:
         like = next(iter(params[0].values()))
         for cell, own in zip(cells, params, strict=True):
-            if not core.are_plain([*own.values()]):
-                raise BackendError(
-                    f"{cell.name}: a parameter is of a subclass of Tensor, whose memory the core "
-                    "cannot read, so it cannot be streamed. Use backend='reference'."
-                )
             for name, shape in cell.parameter_shapes().items():
                 core.check(cell.name, name, own[name], shape, like.dtype)
         self.state = [
@@ -70,7 +66,7 @@ class CoreStream:
         ]
         layers = [
             (
-                cpu.kind_of(cell),
+                kind_of(cell),
                 like.dtype == torch.float64,
                 cell.input_size,
                 cell.hidden_size,

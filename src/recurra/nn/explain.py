@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.cell import Cell
 from recurra.errors import ShapeError
-from recurra.kernels import cpu, dispatch
+from recurra.kernels import core, cpu, dispatch
 from recurra.kernels.sequence import Features
 from recurra.nn.arguments import check_x
 from recurra.nn.cell_layers import CellLayer
@@ -59,6 +59,7 @@ def explain(
                 reverse=direction == 1,
                 masks=layer.training and layer.recurrent_dropout > 0,
                 zoneout=any(zoneout_parts(layer.zoneout, cell)),
+                plain=core.are_plain([x, *layer.all_weights[number * directions + direction]]),
             )
             where = f"layer {number}" + (", reverse" if direction else "")
             lines += _reasons(where, layer, cell, features, dtype, x.device, directions)
@@ -81,7 +82,8 @@ def _explain_step(
     layer._check_x(x.contiguous() if isinstance(x, Tensor) else x, layer._params()["weight_ih"])
     assert isinstance(x, Tensor)
     dtype = dispatch.working_dtype(x)
-    features = Features(batch=x.shape[0] if x.dim() == 2 else 1, time=1)
+    plain = core.are_plain([x, *layer._params().values()])
+    features = Features(batch=x.shape[0] if x.dim() == 2 else 1, time=1, plain=plain)
     lines = _reasons("one step", layer, layer.cell, features, dtype, x.device, 1)
     return "\n".join([_title(layer, x, dtype), *lines])
 

@@ -62,7 +62,7 @@ class Stream:
         sizes = cells[0].input_size, cells[-1].output_size
         self._x_shape = sizes[:1] if batch_size is None else (rows, sizes[0])
         self._y_shape = sizes[1:] if batch_size is None else (rows, sizes[1])
-        self.backend = _choose(who, backend, cells, like, weights)
+        self.backend = _choose(who, backend, cells, params, weights)
         engine = CoreStream if self.backend == "cpu" else _Stepper
         # A stream made in inference mode must be of use outside of it.
         with torch.inference_mode(False), torch.no_grad():
@@ -263,13 +263,15 @@ def _described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _choose(who: str, backend: str, cells: SequenceOf[Cell], like: Tensor, weights: str) -> str:
+def _choose(
+    who: str, backend: str, cells: SequenceOf[Cell], params: SequenceOf[Params], weights: str
+) -> str:
     """ "cpu" or "reference"; the reasons against what was asked for are raised."""
     if backend == "cudnn":
         raise BackendError(
             f"{who}: backend 'cudnn' cannot stream; make the layer with backend='auto'."
         )
-    reason = why_not(cells, like.dtype, like.device)
+    reason = why_not(cells, params)
     if backend != "reference" and reason is None:
         return "cpu"
     if backend == "cpu" or weights != "float32":
