@@ -36,7 +36,7 @@ def ours(k: Tensor, v: Tensor) -> Tensor:
 
 
 def log_space(k: Tensor, v: Tensor) -> Tensor:
-    """Feng et al. 2024, appendix B, from a state of 0: sums and a logcumsumexp over time."""
+    """Feng et al. 2024 in log space, from a state of 0: sums and a logcumsumexp over time."""
     log_g = torch.where(v >= 0, (F.relu(v) + 0.5).log(), -F.softplus(-v))
     kept = (-F.softplus(k)).cumsum(1)
     added = log_g - F.softplus(-k)
@@ -104,7 +104,7 @@ def page(result: dict) -> str:
     lines = [
         "# scan",
         "",
-        "Time of `min_gru_scan` and of a log-space scan in torch (Feng et al. 2024, appendix B) on",
+        "Time of `min_gru_scan` and of a log-space scan in torch (Feng et al. 2024) on",
         f"the same pre-activations, in turn, on {THREADS} threads, float32, medians of {ROUNDS}",
         "rounds. Ratios above 1 mean that recurra is faster, by medians and by minima. The error",
         "is the largest difference of h from float64.",

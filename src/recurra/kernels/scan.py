@@ -50,7 +50,7 @@ def linear_scan(
     ([1.0, 1.5, 1.75, 1.875], [[1.875]])
 
     Source: Martin and Cundy 2018, "Parallelizing linear recurrent neural nets over sequence
-    length", eq. 1; here step after step.
+    length"; here step after step.
     """
     who, names = "linear_scan", ("a", "b")
     call = _checked(who, names, LINEAR, (a, b, h_0), lengths, reset, reverse, batch_first)
@@ -81,8 +81,9 @@ def min_gru_scan(
     >>> h.flatten().tolist(), h_n.tolist()
     ([0.75, 1.125, 1.3125], [[1.3125]])
 
-    Source: Feng et al. 2024, "Were RNNs all we needed?", section 3.1 for the plain candidate and
-    appendix B for the positive one. h_0 is taken as it is; their log-space form applies g to it.
+    Source: Feng et al. 2024, "Were RNNs all we needed?": the plain candidate is minGRU's, the
+    positive one that of its log-space form. h_0 is taken as it is; their log-space form applies g
+    to it.
     """
     who, names = "min_gru_scan", ("k", "v")
     _check_flags(who, positive=positive)

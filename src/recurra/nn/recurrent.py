@@ -152,7 +152,7 @@ class Recurrent(nn.Module):
 
         The parameters are copied now. weights="bfloat16" or "int8" (one scale for each output of a
         product) stores them in half or a quarter of the memory, which is faster where that memory
-        is what a step waits for, from about 128 hidden units on. batch_size None: inputs have no
+        is what a step waits for: measure it, see docs/streams.md. batch_size None: inputs have no
         batch axis. threads 0 lets the sizes decide; the bits are the same with any number.
         Raises: ConfigError for a bidirectional layer, whose backward half would have to read the
         future, and for settings that do not exist; BackendError when weights are asked for that
