@@ -63,6 +63,6 @@ $(VENV)/installed: $(VENV)/torch $(BUILD_INPUTS)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch $(BUILD_INPUTS)
-	$(BIN)/python -m pip install --quiet -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet -C cmake.define.RECURRA_WARNINGS_AS_ERRORS=ON -e '.[all,dev]'
 	@$(BIN)/recurra doctor | grep '^compiled core'
 	@touch $@ $(VENV)/installed

@@ -199,9 +199,10 @@ RECURRA_INLINE void store_first(T* to, Vec<T> value, index count) {
 template <class V>
 RECURRA_INLINE V keep_first(V value, index count) {
   constexpr int w = static_cast<int>(sizeof(V) / sizeof(lane_of(value, 0)));
+  V kept{};
   for (int n = 0; n < w; ++n)
-    if (n >= count) set_lane(value, n, decltype(lane_of(value, 0))(0));
-  return value;
+    if (n < count) set_lane(kept, n, lane_of(value, n));
+  return kept;
 }
 
 #if defined(RECURRA_LEVEL_AVX512)
