@@ -16,6 +16,7 @@ applies them, once, for all cells.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,6 +113,15 @@ class Cell(ABC):
     ) -> tuple[Tensor, State]:
         """One time step: projected_t (B, len(gates) * hidden_size) to (output, new state)."""
         return self.bind(params, NO_MASKS if masks is None else masks)(projected_t, state)
+
+    def draw(self, params: Params) -> None:
+        """Draw the parameters in place from torch's generator, as the cell's paper or torch does.
+
+        Here: uniform on ±1/√hidden_size, in the order of `parameter_shapes`.
+        """
+        bound = 1 / math.sqrt(self.hidden_size)
+        for value in params.values():
+            value.uniform_(-bound, bound)
 
     def initial_state(self, batch: int, params: Params) -> State:
         """Zeros (batch, size) for each part of the state, with the parameters' dtype and device."""

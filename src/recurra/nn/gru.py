@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.gru import GRU as Cell
 from recurra.nn.arguments import cells_for
+from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
 
@@ -60,14 +59,8 @@ class GRU(Recurrent):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        backend: str = "auto",
-        init: str = "torch",
-        forget_bias: float | None = None,
-        chrono_length: int | None = None,
-        zoneout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational_dropout: float = 0.0,
         reset_after: bool = True,
+        **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
             return Cell(inputs, hidden, bias=bias, reset_after=reset_after)
@@ -79,26 +72,9 @@ class GRU(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
-            backend=backend,
-            init=init,
-            forget_bias=forget_bias,
-            chrono_length=chrono_length,
-            zoneout=zoneout,
-            recurrent_dropout=recurrent_dropout,
-            variational_dropout=variational_dropout,
             device=device,
             dtype=dtype,
+            **options,
         )
         self.reset_after = reset_after
         self.mode = "GRU"
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | tuple[Tensor, ...] | None = None,
-        *,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-    ) -> tuple[Any, Any]:
-        """(output, h_n) of x, which torch calls input; hx None means zeros."""
-        return self._run(input, hx, lengths, reset)

@@ -1,6 +1,7 @@
 """How the parameters of a recurrent layer are drawn.
 
-"torch"       uniform on ±1/√hidden_size, in torch's order of draws: the same seed, the same weights
+"torch"       as the cell draws them: for torch's cells uniform on ±1/√hidden_size, in torch's
+              order of draws, so that the same seed gives the same weights
 "orthogonal"  each gate's recurrent block orthogonal, its input block Glorot uniform, biases 0, and
               the forget gate's bias 1; Saxe, McClelland and Ganguli 2014, "Exact solutions to the
               nonlinear dynamics of learning in deep linear neural networks"; Jozefowicz, Zaremba
@@ -15,7 +16,6 @@ The forget gate is f in an LSTM. In a GRU it is z, which keeps the state at 1 (t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -69,9 +69,7 @@ class Init:
         if self.method == "orthogonal":
             _orthogonal(cell, params)
         else:
-            bound = 1 / math.sqrt(cell.hidden_size)
-            for value in params.values():
-                nn.init.uniform_(value, -bound, bound)
+            cell.draw(params)
         if self.chrono_length is not None:
             _chrono(cell, params, self.chrono_length)
         if self.forget_bias is not None:

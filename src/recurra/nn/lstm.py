@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.lstm import LSTM as Cell
 from recurra.nn.arguments import cells_for
+from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
 
@@ -61,14 +62,7 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        backend: str = "auto",
-        init: str = "torch",
-        forget_bias: float | None = None,
-        chrono_length: int | None = None,
-        zoneout: float | tuple[float, float] = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational_dropout: float = 0.0,
+        **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
             return Cell(inputs, hidden, bias=bias, proj_size=proj_size)
@@ -80,15 +74,9 @@ class LSTM(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
-            backend=backend,
-            init=init,
-            forget_bias=forget_bias,
-            chrono_length=chrono_length,
-            zoneout=zoneout,
-            recurrent_dropout=recurrent_dropout,
-            variational_dropout=variational_dropout,
             device=device,
             dtype=dtype,
+            **options,
         )
         self.proj_size = proj_size
         self.mode = "LSTM"

@@ -54,7 +54,7 @@ USUAL = {
 
 
 class Recurrent(nn.Module):
-    """A stack of recurrent layers of one kind; see RNN, LSTM and GRU for the arguments."""
+    """A stack of recurrent layers of one kind; its keywords are those of `Options`."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class Recurrent(nn.Module):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
-        backend: str,
-        init: str,
-        forget_bias: float | None,
-        chrono_length: int | None,
-        zoneout: float | SequenceOf[float],
-        recurrent_dropout: float,
-        variational_dropout: float,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        backend: str = dispatch.AUTO,
+        init: str = "torch",
+        forget_bias: float | None = None,
+        chrono_length: int | None = None,
+        zoneout: float | SequenceOf[float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        variational_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -121,6 +121,17 @@ class Recurrent(nn.Module):
             for cell, directions in zip(self.cells, self._names, strict=True):
                 for names in directions:
                     self.init.fill(cell, self._params(names))
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """(output, final state) of x, which torch calls input; hx None is the initial state."""
+        return self._run(input, hx, lengths, reset)
 
     def flatten_parameters(self) -> None:
         """Do nothing; kept so that code written for torch.nn runs unchanged."""
@@ -220,7 +231,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, Any]:
         who = type(self).__name__
         batch_first = self.batch_first
-        check_x(who, x, self.input_size, self._read("weight_ih_l0"), batch_first)
+        check_x(who, x, self.input_size, self._read(self._names[0][0][0][1]), batch_first)
         batched = x.dim() == 3
         if not batched:
             x = x.unsqueeze(0 if batch_first else 1)

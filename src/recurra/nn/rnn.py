@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.elman import Elman
 from recurra.nn.arguments import cells_for
+from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
 
@@ -58,14 +57,7 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        backend: str = "auto",
-        init: str = "torch",
-        forget_bias: float | None = None,
-        chrono_length: int | None = None,
-        zoneout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational_dropout: float = 0.0,
+        **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Elman:
             return Elman(inputs, hidden, activation=nonlinearity, bias=bias)
@@ -77,26 +69,9 @@ class RNN(Recurrent):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
-            backend=backend,
-            init=init,
-            forget_bias=forget_bias,
-            chrono_length=chrono_length,
-            zoneout=zoneout,
-            recurrent_dropout=recurrent_dropout,
-            variational_dropout=variational_dropout,
             device=device,
             dtype=dtype,
+            **options,
         )
         self.nonlinearity = nonlinearity
         self.mode = f"RNN_{nonlinearity.upper()}"
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | tuple[Tensor, ...] | None = None,
-        *,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-    ) -> tuple[Any, Any]:
-        """(output, h_n) of x, which torch calls input; hx None means zeros."""
-        return self._run(input, hx, lengths, reset)

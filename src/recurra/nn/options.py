@@ -1,0 +1,37 @@
+"""What every recurrent layer takes by keyword, beyond torch.nn's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+
+class Options(TypedDict, total=False):
+    """Keywords of all recurrent layers; the defaults leave a layer as torch.nn has it.
+
+    backend             "auto", or the name of the backend that is to run: see `recurra.explain`
+    zoneout             chance that a unit of the state stays as it was at a step, one number or
+                        one for each part of the state; evaluation takes its expectation
+    recurrent_dropout   one mask on h for a whole sequence, before the recurrent product
+    variational_dropout one mask on each layer's input, the same at every step
+
+    The last three act in training only; see `recurra.nn.dropouts`.
+    """
+
+    backend: str
+    zoneout: float | Sequence[float]
+    recurrent_dropout: float
+    variational_dropout: float
+
+
+class GatedOptions(Options, total=False):
+    """And how RNN, LSTM and GRU draw their weights: see `recurra.nn.initialise`.
+
+    init            "torch", "orthogonal", or "chrono" with
+    chrono_length   the longest memory in time steps
+    forget_bias     the forget gate's bias
+    """
+
+    init: str
+    forget_bias: float | None
+    chrono_length: int | None
