@@ -1,7 +1,7 @@
 // The loop over time, backward, and the gradients of weights, biases and input.
 #pragma once
 
-#include "workspace.h"
+#include "forward.h"
 
 namespace recurra::RECURRA_LEVEL {
 
@@ -30,7 +30,9 @@ class Backward {
         zeros_(work.zeros),
         ring_rows_(work.ring_rows),
         saved_stride_(saved_size<Cell>(layer)),
-        team_(team) {}
+        c_offset_(layer.rebuild ? 0 : 4 * work.sizes.padded),
+        team_(team),
+        forward_(layer, direction, plan, work, which, slice, rank, team) {}
 
   void clear_sums() {
     const Sizes& s = sizes_;
@@ -46,6 +48,7 @@ class Backward {
     if (direction_.d_x.data) clear_padding<T>(direction_.d_x, pass, layer_.time, sizes_.input, team_);
     const index steps = pass.rows ? pass.length[0] : 0;
     index entries = 0;
+    forward_.begin_rebuilding(steps);
     for (index step = steps - 1; step >= 0; --step) {
       const index active = pass.active(step);
       if (entries + active > ring_rows_) {
@@ -54,7 +57,9 @@ class Backward {
       }
       const BackStep<T> now = tables(pass, step, active, entries);
       prefetch_step(pass, step - 1, active);
+      if (layer_.rebuild) forward_.rebuild(pass, step, active, h_prev_, c_prev_);
       Cell::backward(now);
+      if (layer_.clip != 0) clip(active);
       reset(pass, step, active);
       entries += active;
     }
@@ -90,6 +95,20 @@ class Backward {
     team_.wait();
   }
 
+  // NaN passes through, to be seen.
+  void clip(index active) const {
+    const T limit = static_cast<T>(layer_.clip);
+    const auto cut = [&](T* row, index size) {
+      for (index u = 0; u < size; ++u) row[u] = row[u] > limit ? limit : row[u] < -limit ? -limit : row[u];
+    };
+    const Range range = team_.share(active);
+    for (index r = range.begin; r < range.end; ++r) {
+      cut(buffers_.d_h + r * sizes_.state, sizes_.output);
+      if (Cell::has_c) cut(buffers_.d_c + r * sizes_.padded, sizes_.hidden);
+    }
+    team_.wait();
+  }
+
   // A state before which there was a reset has no gradient.
   void reset(const Pass& pass, index step, index active) {
     if (!layer_.reset.data) return;
@@ -109,7 +128,7 @@ class Backward {
     if (step < 0) return;
     const Range range = team_.share(active);
     for (index r = range.begin; r < range.end; ++r) {
-      prefetch(saved(pass.row[r], step), saved_stride_);
+      if (saved_stride_) prefetch(saved(pass.row[r], step), saved_stride_);
       if (direction_.d_y.data)
         prefetch(at<T>(direction_.d_y, pass.row[r], time_of(direction_, pass.length[r], step)), sizes_.output);
     }
@@ -124,7 +143,7 @@ class Backward {
     const Direction& d = direction_;
     for (index r = 0; r < active; ++r) {
       const index row = pass.row[r], length = pass.length[r], time = time_of(d, length, step);
-      saved_[r] = saved(row, step);
+      saved_[r] = layer_.rebuild ? buffers_.rebuilt + r * step_size<Cell>(layer_) : saved(row, step);
       y_[r] = at<T>(d.y, row, time);
       if (d.d_y.data) d_y_[r] = at<T>(d.d_y, row, time);
       if (d.mask.data) mask_[r] = at<T>(d.mask, row, time);
@@ -137,7 +156,7 @@ class Backward {
         c_prev_[r] = d.c_0 ? static_cast<const T*>(d.c_0) + row * sizes_.hidden : zeros_;
       } else {
         h_prev_[r] = at<T>(d.y, row, time_of(d, length, step - 1));
-        if (Cell::has_c) c_prev_[r] = saved(row, step - 1) + 4 * sizes_.padded;
+        if (Cell::has_c) c_prev_[r] = saved(row, step - 1) + c_offset_;
       }
       scratch_.x[entry + r] = at<T>(layer_.x, row, time);
       scratch_.h[entry + r] = h_prev_[r];
@@ -324,7 +343,9 @@ class Backward {
   const T* const zeros_;
   const index ring_rows_;
   const index saved_stride_;
+  const index c_offset_;  // of c in what is saved
   const Team team_;
+  Forward<Cell, Full<T>> forward_;  // at work where gates are rebuilt
   const T* saved_[pass_rows];
   const T* y_[pass_rows];
   const T* d_y_[pass_rows];
@@ -410,6 +431,7 @@ void run_backward(const Layer& layer, const Plan& plan, const char* memory, int 
   for (int d = 0; d < layer.directions; ++d) {
     const Direction& direction = layer.direction[d];
     Cell::pack_back(s, direction, work.back[d], everybody);
+    if (layer.rebuild) Cell::pack(s, direction, work.packed[d], everybody);
     if (!direction.d_x.data) continue;
     const Range mine = everybody.share(plain_panels<T>(s.input));
     pack_rows(static_cast<const T*>(direction.weight_ih), s.hidden, s.padded, s.input, Cell::x_slots, mine.begin,

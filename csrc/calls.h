@@ -66,6 +66,8 @@ struct Layer {
   index input = 0;
   index hidden = 0;
   index output = 0;  // hidden, or the size of the projection
+  bool rebuild = false;  // save c alone, and compute the gates again on the way back
+  double clip = 0;       // the gradient at each step's incoming state is cut off at ±clip; 0: it is not
   Rows<const void> x;
   const std::int64_t* lengths = nullptr;  // (batch)
   Rows<const bool> reset;

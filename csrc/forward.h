@@ -34,7 +34,7 @@ class Forward {
       end(pass, real, active, h);
       active = real;
       if (entries_ && step == chunk_end) {
-        chunk_end = project(pass, step, steps);
+        chunk_end = project(pass, step, steps, 1);
         entry = 0;
       }
       reset(pass, step, active, h);
@@ -45,6 +45,7 @@ class Forward {
       now.h_next = h_next;
       prefetch_saved(pass, step + 1, active);
       Cell::forward(now);
+      if (Cell::has_c && layer_.rebuild && direction_.saved) save_c(pass, step, active);
       team_.wait();
       T* const old = h;
       h = h_next;
@@ -54,6 +55,37 @@ class Forward {
     end(pass, 0, active, h);
     team_.wait();  // before the next pass writes into the same buffers
   }
+
+  // On the way back, step after step from the last one on: what Cell::forward saves of a step, in the
+  // slice's `rebuilt`, from the states before it.
+  void rebuild(const Pass& pass, index step, index active, const T* const* h_prev, const T* const* c_prev) {
+    const Range range = team_.share(active);
+    for (index r = range.begin; r < range.end; ++r) {
+      copy_row(buffers_.h + r * sizes_.state, h_prev[r], 0, sizes_.output, sizes_.state);
+      if (Cell::has_c) copy_row(buffers_.c + r * sizes_.padded, c_prev[r], 0, sizes_.hidden, sizes_.padded);
+    }
+    team_.wait();
+    if (entries_ && step <= chunk_end_) {
+      chunk_end_ = project(pass, step, -1, -1);
+      chunk_entry_ = 0;
+    }
+    Step<T, Storage> now = tables(pass, step, active);
+    for (index r = 0; r < active; ++r) {
+      y_[r] = buffers_.rebuilt_y + r * sizes_.state;
+      saved_[r] = buffers_.rebuilt + r * step_size<Cell>(layer_);
+    }
+    now.saved = saved_;
+    now.projected = entries_ ? buffers_.projected + chunk_entry_ * sizes_.projected : nullptr;
+    now.h = buffers_.h;
+    now.h_in = mask(pass, step, active, buffers_.h);
+    now.h_next = buffers_.h_next;
+    Cell::forward(now);
+    team_.wait();
+    chunk_entry_ += active;
+  }
+
+  // A pass begins: nothing of it is projected yet.
+  void begin_rebuilding(index steps) { chunk_end_ = steps; }
 
  private:
   // The initial state, in the buffers of this pass.
@@ -77,14 +109,24 @@ class Forward {
     }
   }
 
-  // Bias and input part of the gates of the steps from `step` on, as many as the chunk holds.
-  index project(const Pass& pass, index step, index steps) {
+  // What this thread has computed of c, which no other one writes to.
+  void save_c(const Pass& pass, index step, index active) const {
+    const Range panels = team_.share(sizes_.panels);
+    const index from = panels.begin * Cell::panel_units, count = panels.end * Cell::panel_units - from;
+    for (index r = 0; r < active; ++r)
+      copy(static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_ + from,
+           buffers_.c + r * sizes_.padded + from, count);
+  }
+
+  // Bias and input part of the gates of the steps from `step` to before `end`, as many as the chunk
+  // holds, counting up (by = 1) or down (-1).
+  index project(const Pass& pass, index step, index end, index by) {
     index count = 0;
-    for (; step < steps; ++step) {
+    for (; step != end; step += by) {
       const index active = pass.active(step);
       if (count + active > entries_) break;
       for (index r = 0; r < active; ++r)
-        scratch_.x[count + r] = at<T>(layer_.x, pass.row[r], time_of(direction_, pass.length[r], step));
+        scratch_.chunk_x[count + r] = at<T>(layer_.x, pass.row[r], time_of(direction_, pass.length[r], step));
       count += active;
     }
     constexpr int N = Cell::x_vectors;
@@ -97,7 +139,7 @@ class Forward {
         Vec<T> acc[R][N];
         const T* rows[R];
         for (int r = 0; r < R; ++r) {
-          rows[r] = scratch_.x[first + r];
+          rows[r] = scratch_.chunk_x[first + r];
           for (int n = 0; n < N; ++n) acc[r][n] = load(packed_.bias + p * Cell::bias_stride + n * lanes<T>);
         }
         packed_.w.multiply(acc, rows, p, sizes_.input);
@@ -111,7 +153,7 @@ class Forward {
 
   // What the next step saves goes to memory that no cache holds: ask for it while this one computes.
   void prefetch_saved(const Pass& pass, index step, index active) const {
-    if (!direction_.saved || step >= sizes_.time) return;
+    if (!direction_.saved || layer_.rebuild || step >= sizes_.time) return;
     const Range range = team_.share(active);
     for (index r = range.begin; r < range.end; ++r)
       prefetch_to_write(static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_,
@@ -143,6 +185,8 @@ class Forward {
     return buffers_.h_in;
   }
 
+  bool saves() const { return direction_.saved && !layer_.rebuild; }
+
   // Where each row of this step reads and writes.
   Step<T, Storage> tables(const Pass& pass, index step, index active) {
     const Direction& d = direction_;
@@ -150,7 +194,7 @@ class Forward {
       const index row = pass.row[r], time = time_of(d, pass.length[r], step);
       y_[r] = at<T>(d.y, row, time);
       if (!entries_) x_[r] = at<T>(layer_.x, row, time);
-      if (d.saved) saved_[r] = static_cast<T*>(d.saved) + (step * sizes_.batch + row) * saved_stride_;
+      if (saves()) saved_[r] = static_cast<T*>(d.saved) + (step * sizes_.batch + row) * saved_stride_;
       if (d.zone_h.data) zone_h_[r] = at<T>(d.zone_h, row, time);
       if (d.zone_c.data) zone_c_[r] = at<T>(d.zone_c, row, time);
     }
@@ -164,7 +208,7 @@ class Forward {
     now.hidden_buffer = buffers_.hidden_buffer;
     now.late_input = buffers_.late_input;
     now.y = y_;
-    now.saved = d.saved ? saved_ : nullptr;
+    now.saved = saves() ? saved_ : nullptr;
     now.zone_h = d.zone_h.data ? zone_h_ : nullptr;
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
@@ -181,6 +225,7 @@ class Forward {
   const index entries_;
   const index saved_stride_;
   const Team team_;
+  index chunk_end_ = 0, chunk_entry_ = 0;  // of `rebuild`: the step before its chunk, and the next entry
   const T* x_[pass_rows];
   T* y_[pass_rows];
   T* saved_[pass_rows];

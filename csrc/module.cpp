@@ -101,6 +101,8 @@ Layer read_layer(nb::tuple items, nb::tuple directions) {
   layer.input = read.number();
   layer.hidden = read.number();
   layer.output = read.number();
+  layer.rebuild = read.number() != 0;
+  layer.clip = read.real();
   layer.x = read.rows<const void>();
   layer.lengths = read.address<const std::int64_t>();
   layer.reset = read.rows<const bool>();

@@ -294,12 +294,20 @@ Sizes sizes_of(const Layer& layer) {
   return s;
 }
 
+// What Cell::forward saves of one row and step.
 template <class Cell>
-index saved_size(const Layer& layer) {
+index step_size(const Layer& layer) {
   bool zone = false;
   for (int d = 0; d < layer.directions; ++d)
     zone = zone || layer.direction[d].zone_h.data || layer.direction[d].keep_h != 0;
   return Cell::saved_slots(zone) * sizes_of<Cell>(layer).padded;
+}
+
+// What a call saves of it: all, or c alone, which the way back cannot rebuild as it does the gates.
+template <class Cell>
+index saved_size(const Layer& layer) {
+  if (!layer.rebuild) return step_size<Cell>(layer);
+  return Cell::has_c ? sizes_of<Cell>(layer).padded : 0;
 }
 
 // Panels of a plain matrix with this many columns.

@@ -95,13 +95,13 @@ struct Workspace {
   using T = typename Cell::Element;
 
   struct Slice {
-    T *h, *h_next, *h_in, *c, *projected, *hidden_buffer, *late_input;
+    T *h, *h_next, *h_in, *c, *projected, *hidden_buffer, *late_input, *rebuilt, *rebuilt_y;
     T *d_h, *d_c, *part, *ring, *ring_late, *ring_d_late, *rows_x, *rows_h, *rows_late;
     Sums<T> sums;
   };
   // Private to a thread: pointer tables of the entries of a chunk.
   struct Scratch {
-    const T **x, **h, **mask;
+    const T **x, **h, **mask, **chunk_x;
     T** d_x;
     T* strip;
   };
@@ -131,9 +131,8 @@ struct Workspace {
         if (layer.direction[d].d_x.data)
           p.w_back = arena.take<T>(plain_panels<T>(s.input) * Cell::x_slots.count * s.padded * plain_width<T>);
         p.late_back = arena.take<T>(Cell::late_back_size(s));
-      } else {
-        packed[d] = take_packed<Cell, Storage>(s, arena);
       }
+      if (!backward || layer.rebuild) packed[d] = take_packed<Cell, Storage>(s, arena);
     }
     const int count = layer.directions * plan.slices;
     slices = arena.take<Slice>(count);
@@ -158,7 +157,12 @@ struct Workspace {
         if (d.d_weight_hh) slice.sums.h = arena.take<T>(s.output * Cell::h_slots.count * s.padded);
         if (late && (d.d_weight_hh || d.d_weight_hr)) slice.sums.late = arena.take<T>(Cell::late_sum_size(s));
         slice.sums.bias = arena.take<T>(Cell::ring_slots * s.padded);
-      } else {
+        if (layer.rebuild) {
+          slice.rebuilt = arena.take<T>(rows * step_size<Cell>(layer));
+          slice.rebuilt_y = arena.take<T>(rows * s.state);
+        }
+      }
+      if (!backward || layer.rebuild) {
         const bool masked = layer.direction[n / plan.slices].mask.data;
         slice.h = arena.take<T>(rows * s.state);
         slice.h_next = arena.take<T>(rows * s.state);
@@ -172,12 +176,12 @@ struct Workspace {
     }
     for (int n = 0; n < plan.threads; ++n) {
       Scratch mine{};
-      const index listed = backward ? ring_rows : entries;
-      mine.x = arena.take<const T*>(listed);
+      mine.chunk_x = arena.take<const T*>(entries);
       if (backward) {
-        mine.h = arena.take<const T*>(listed);
-        mine.mask = arena.take<const T*>(listed);
-        mine.d_x = arena.take<T*>(listed);
+        mine.x = arena.take<const T*>(ring_rows);
+        mine.h = arena.take<const T*>(ring_rows);
+        mine.mask = arena.take<const T*>(ring_rows);
+        mine.d_x = arena.take<T*>(ring_rows);
         mine.strip = arena.take<T>(ring_rows * plain_width<T>);
       }
       if (work) scratch[n] = mine;

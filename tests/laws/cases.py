@@ -21,7 +21,8 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.lstm import LSTM
 from recurra.kernels import dispatch
-from recurra.kernels.sequence import Features, Sequence, Zoneout, check_lengths
+from recurra.kernels.recompute import run_in_segments, segments_of
+from recurra.kernels.sequence import Features, Recompute, Sequence, Zoneout, check_lengths
 
 CELLS: dict[str, Callable[[int, int], Cell]] = {
     "elman-tanh": lambda i, h: Elman(i, h),
@@ -66,9 +67,10 @@ class Runner:
 
     def run(self, sequence: Sequence) -> tuple[Tensor, State]:
         if not self.dispatched:
+            run, count = dispatch.BACKENDS["cudnn"].run, segments_of(sequence, rebuilds=False)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "LSTM with projections is not supported")
-                return dispatch.BACKENDS["cudnn"].run(sequence)
+                return run_in_segments(sequence, count, run) if count else run(sequence)
         return dispatch.run(sequence, self.backend)
 
 
@@ -129,6 +131,8 @@ class Asked(NamedTuple):
     reverse: bool
     masks: Literal["none", "locked", "fresh"]
     zoneout: Literal["none", "drawn", "expected"]
+    clip: bool = False
+    recompute: Recompute = None
 
 
 anything = st.builds(
@@ -139,6 +143,8 @@ anything = st.builds(
     reverse=st.booleans(),
     masks=st.sampled_from(["none", "locked", "fresh"]),
     zoneout=st.sampled_from(["none", "drawn", "expected"]),
+    clip=st.booleans(),
+    recompute=st.sampled_from([None, "gates", 1, 2, 9]),
 )
 EVERYTHING = Asked(True, True, True, True, "fresh", "drawn")
 
@@ -226,6 +232,10 @@ class Case:
             call["mask"] = self.mask(fresh=asked.masks == "fresh")
         if asked.zoneout != "none" and self._can(zoneout=True):
             call["zoneout"] = self.zoneout(drawn=asked.zoneout == "drawn")
+        if asked.clip and self._can(clip=True):
+            call["clip_state_grad"] = 0.3
+        if asked.recompute is not None:
+            call["recompute"] = asked.recompute
         return call
 
     def _can(self, **features: bool) -> bool:

@@ -88,6 +88,11 @@ class Cell(ABC):
         """The part of the state that the output is, h where there is one; None: no part of it."""
         return "h" if "h" in self.state_sizes() else None
 
+    @property
+    def recurrent_weights(self) -> tuple[str, ...]:
+        """The matrices that multiply the state, which DropConnect acts on."""
+        return ("weight_hh",)
+
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each parameter, in torch's order of registration."""
@@ -124,10 +129,16 @@ class Cell(ABC):
             value.uniform_(-bound, bound)
 
     def initial_state(self, batch: int, params: Params) -> State:
-        """Zeros (batch, size) for each part of the state, with the parameters' dtype and device."""
+        """Each part of the state (batch, size), with the parameters' dtype and device.
+
+        Zeros, or where params has a learned start, `h_0` (size,) for a part h, that in every row.
+        """
         like = next(iter(params.values()))
-        zeros = [
-            torch.zeros(batch, size, dtype=like.dtype, device=like.device)
-            for size in self.state_sizes().values()
-        ]
-        return self.make_state(*zeros)
+        parts = []
+        for name, size in self.state_sizes().items():
+            learned = params.get(f"{name}_0")
+            if learned is None:
+                parts.append(torch.zeros(batch, size, dtype=like.dtype, device=like.device))
+            else:
+                parts.append(learned.expand(batch, size))
+        return self.make_state(*parts)

@@ -72,6 +72,8 @@ class Flat(NamedTuple):
     started: bool
     masked: list[bool]
     keeps: list[float]
+    rebuild: bool
+    clip: float
 
     def make_cell(self) -> Cell:
         input_size, hidden_size, output_size = self.sizes
@@ -136,6 +138,8 @@ class Flat(NamedTuple):
                     reverse,
                     masks,
                     Zoneout(tuple(keep)),
+                    self.clip or None,
+                    "gates" if self.rebuild else None,
                 )
             )
         return calls
@@ -152,7 +156,7 @@ class Flat(NamedTuple):
         """Shape of what forward saves at this level of instructions."""
         first, second, _ = self.x.shape
         zoned = self.keeps[0] != 0
-        size = saved_size(self.make_cell(), self.x.dtype, zoned, level)
+        size = saved_size(self.make_cell(), self.x.dtype, zoned, self.rebuild, level)
         return len(self.reverse), first * second * size
 
 
@@ -194,6 +198,8 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
         first.state is not None,
         [call.masks is not None and call.masks.h is not None for call in calls],
         keeps,
+        first.recompute == "gates",
+        first.clip_state_grad or 0.0,
     )
 
 
@@ -314,7 +320,7 @@ def _differentiate(ctx: Any, d_results: list[Tensor | None]) -> tuple[Any, ...]:
 CALL = (
     "Tensor x, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor[] drawn, str cell, "
     "int[] sizes, bool bias, bool batch_first, bool[] reverse, bool started, bool[] masked, "
-    "float[] keeps"
+    "float[] keeps, bool rebuild, float clip"
 )
 SLAB = "Tensor y, Tensor saved, Tensor?[] d_results, bool[] wanted"
 

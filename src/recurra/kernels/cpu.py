@@ -67,6 +67,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
     if dtype not in DTYPES and dtype not in WIDENED:
         return f"it has no {dtype}"
+    if features.learned_start:
+        return "its resets go back to zeros, not to a learned initial state"
     if core.is_tracing():
         return "torch.jit.trace cannot record it"
     if core.is_transformed():
@@ -197,7 +199,7 @@ def _rebuilt(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]
         state = None
         if call.state is not None:
             state = call.cell.make_state(*(next(rest) for _ in call.state))
-        rebuilt.append(replace(call, x=x, params=params, state=state))
+        rebuilt.append(replace(call, x=x, params=params, state=state, recompute=None))
     return rebuilt
 
 
@@ -228,7 +230,7 @@ def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int 
     """How the core would run such a call now."""
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     shape = (features.batch, features.time, *sizes)
-    layer = (kind_of(cell), dtype == torch.float64, *shape, *NO_ROWS, 0, *NO_ROWS)
+    layer = (kind_of(cell), dtype == torch.float64, *shape, False, 0.0, *NO_ROWS, 0, *NO_ROWS)
     direction = (0,) * 25
     threads, slices, team = core.module.outline(_threaded(choice), layer, (direction,) * directions)
     level = current_level()

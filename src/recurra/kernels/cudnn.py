@@ -41,6 +41,10 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return "it has no dropout mask on h inside the recurrence"
     if features.zoneout:
         return "it has no zoneout"
+    if features.clip:
+        return "it cannot clip the gradient of the state"
+    if features.learned_start:
+        return "its resets go back to zeros, not to a learned initial state"
     if features.batch == 0 or features.time == 0:
         return f"it cannot run an empty call (batch {features.batch}, time {features.time})"
     if features.time > LONGEST_TIME:

@@ -18,6 +18,7 @@ from recurra.cells.cell import Cell, Masks, State
 from recurra.errors import BackendError, ConfigError, unknown
 from recurra.kernels import compiled as compiled  # registers its operators
 from recurra.kernels import cpu, cudnn, reference
+from recurra.kernels.recompute import run_in_segments, segments_of
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 
@@ -38,6 +39,8 @@ Together = Callable[[SequenceOf[Sequence]], tuple[Tensor, list[State]]]
 
 # In order of preference; the last one can run everything.
 BACKENDS: Mapping[str, Backend] = {"cudnn": cudnn, "cpu": cpu, "reference": reference}
+# Those that know recompute="gates" themselves.
+REBUILDING = ("cpu", "reference")
 AUTO = "auto"
 
 
@@ -107,6 +110,16 @@ def _run_together(calls: SequenceOf[Sequence], backend: str) -> tuple[Tensor, li
     chosen = [
         select(backend, call.cell, call.features(), call.x.dtype, call.x.device) for call in calls
     ]
+    counts = [
+        segments_of(call, rebuilds=name in REBUILDING)
+        for call, name in zip(calls, chosen, strict=True)
+    ]
+    if any(counts):
+        cut = [
+            run_in_segments(call, count, BACKENDS[name].run)
+            for call, count, name in zip(calls, counts, chosen, strict=True)
+        ]
+        return torch.cat([output for output, _ in cut], -1), [state for _, state in cut]
     if len(calls) == 1:
         output, state = BACKENDS[chosen[0]].run(calls[0])
         return output, [state]

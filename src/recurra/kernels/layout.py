@@ -107,6 +107,8 @@ class Layout:
             batch,
             time,
             *self.sizes,
+            call.recompute == "gates",
+            call.clip_state_grad or 0.0,
             *self.rows(x),
             0 if self.lengths is None else self.lengths.data_ptr(),
             *(NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
@@ -201,10 +203,11 @@ def run_forward(layout: Layout, save: bool = False) -> tuple[tuple[Tensor, ...],
     return (y, *ends), saved
 
 
-def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, level: str) -> int:
+def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level: str) -> int:
     """Numbers that `run_forward` saves for each row and step of one direction."""
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
-    layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *NO_ROWS, 0, *NO_ROWS)
+    options = (rebuild, 0.0)
+    layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *options, *NO_ROWS, 0, *NO_ROWS)
     direction = (False, *(0,) * 7, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
     return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
 

@@ -7,12 +7,15 @@ other backends are checked against it. The only loop over time in Python is here
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from recurra.cells.cell import NO_MASKS, Cell, Masks, State
+from recurra.kernels.recompute import can_recompute
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
 # The step at time t: (t, state) to (output, new state).
@@ -50,6 +53,10 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
     advance = _masked(sequence, steps)
     if sequence.zoneout is not None:
         advance = _zoned(sequence, sequence.zoneout, advance)
+    if sequence.clip_state_grad is not None:
+        advance = _clipped(cell, sequence.clip_state_grad, advance)
+    if sequence.recompute == "gates" and can_recompute():
+        advance = _rebuilt(advance)
     if real is None and sequence.reset is None:
         outputs, state = _plain(advance, time, state, sequence.reverse)
     else:
@@ -96,6 +103,41 @@ def _zoned(sequence: Sequence, zoneout: Zoneout, advance: Advance) -> Advance:
         return output if output_index is None else parts[output_index], cell.make_state(*parts)
 
     return zoned
+
+
+def _clipped(cell: Cell, limit: float, advance: Advance) -> Advance:
+    """`advance`, whose gradient at the state before it is cut off at ±limit."""
+
+    def clipped(t: int, state: State) -> tuple[Tensor, State]:
+        parts = (ClippedGradient.apply(part, limit) for part in state)  # type: ignore[no-untyped-call]
+        return advance(t, cell.make_state(*parts))
+
+    return clipped
+
+
+class ClippedGradient(torch.autograd.Function):
+    """The tensor as it is; its gradient, entry by entry, within ±limit. NaN stays NaN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, limit: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.limit = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
+        return d.clamp(-ctx.limit, ctx.limit), None
+
+
+def _rebuilt(advance: Advance) -> Advance:
+    """`advance` that keeps the state before it alone, and runs again on the way back."""
+    return lambda t, state: checkpoint(
+        advance, t, state, use_reentrant=False, preserve_rng_state=False
+    )
 
 
 def _plain(advance: Advance, time: int, state: State, reverse: bool) -> tuple[list[Tensor], State]:

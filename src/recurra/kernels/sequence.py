@@ -11,6 +11,9 @@ Semantics, the same in all backends:
 * masks.h is multiplied onto h before the recurrent product: the same factors at every step, or
   fresh ones where the mask has a time axis; see `Masks`;
 * zoneout keeps part of the state as it was before the step; see `Zoneout`;
+* clip_state_grad cuts off the entries of the gradient that each step hands to the state before it,
+  zoneout's part included, at plus and minus that number; outputs do not change;
+* recompute changes memory and time, and no number; see `kernels.recompute`;
 * a state of None means `initial_state()`.
 
 The order at a step t of a row: reset puts it to the initial state, the cell steps, zoneout chooses
@@ -21,7 +24,7 @@ is held as it was. Masks and zoneout are indexed by the step they act at, in rev
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +32,10 @@ from torch import Tensor
 from recurra.cells.cell import Cell, Masks, Params, State
 from recurra.errors import ShapeError
 from recurra.kernels import core
+
+# What training computes again instead of keeping it: nothing, the gates of every step, or all but
+# the states at the ends of so many segments of time.
+Recompute = Literal["gates"] | int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +78,8 @@ class Features(NamedTuple):
     reverse: bool = False
     masks: bool = False
     zoneout: bool = False
+    clip: bool = False
+    learned_start: bool = False
     plain: bool = True  # see core.are_plain; compiled calls are taken to be
 
 
@@ -81,6 +90,7 @@ class Sequence:
     reset is (B, T) bool in either layout; masks.h is (B, output_size), or in the layout of x with
     output_size on its last axis. Tensors have been checked by whoever makes the call; masks and
     zoneout are finite everywhere, in the padding too, and no gradient is wanted for them.
+    learned_start: resets go back to a state that is among params; see `Cell.initial_state`.
     """
 
     cell: Cell
@@ -93,6 +103,9 @@ class Sequence:
     reverse: bool = False
     masks: Masks | None = None
     zoneout: Zoneout | None = None
+    clip_state_grad: float | None = None
+    recompute: Recompute = None
+    learned_start: bool = False
 
     @property
     def time_axis(self) -> int:
@@ -117,6 +130,8 @@ class Sequence:
             reverse=self.reverse,
             masks=self.masks is not None and self.masks.h is not None,
             zoneout=self.zoneout is not None,
+            clip=self.clip_state_grad is not None,
+            learned_start=self.learned_start,
             plain=torch.compiler.is_compiling() or core.are_plain(self.tensors()),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -11,6 +12,7 @@ from torch import Tensor
 from recurra.cells.cell import Cell
 from recurra.errors import ConfigError, ShapeError
 from recurra.kernels import dispatch
+from recurra.kernels.sequence import Recompute
 
 
 def is_list(hidden_size: int | Sequence[int]) -> TypeGuard[Sequence[int]]:
@@ -75,6 +77,29 @@ def check_probability(who: str, name: str, value: Any) -> float:
     if not _is_probability(value):
         raise ConfigError(f"{who}: {name} is {value!r}, but must be a number from 0 to 1.")
     return float(value)
+
+
+def check_limit(who: str, name: str, value: Any) -> float | None:
+    """The value as a float. Raises: ConfigError for what is neither None nor a number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(
+            f"{who}: {name} is {value!r}, but must be a number above 0, or None for no limit."
+        )
+    return float(value)
+
+
+def check_recompute(who: str, recompute: Any) -> Recompute:
+    """Raise ConfigError for anything but None, "gates" and a number of segments."""
+    if recompute is None or recompute == "gates":
+        return recompute  # type: ignore[no-any-return]
+    if isinstance(recompute, bool) or not isinstance(recompute, int) or recompute < 1:
+        raise ConfigError(
+            f"{who}: recompute is {recompute!r}, but must be None, 'gates', or a number of "
+            "segments of time, at least 1."
+        )
+    return recompute
 
 
 def check_zoneout(who: str, zoneout: Any, parts: Sequence[str]) -> float | tuple[float, ...]:

@@ -7,10 +7,12 @@ the same seed gives the same masks in every backend.
   Keskar and Socher 2017, "Regularizing and optimizing LSTM language models"
 * recurrent: one mask on h for a whole sequence, for each layer and direction, before the recurrent
   product; Gal and Ghahramani 2016, see `recurra.cells.cell.Masks`
+* weight drop: entries of the recurrent weights are 0 for a whole sequence (DropConnect); Merity,
+  Keskar and Socher 2017
 * zoneout: each step keeps units of the state as they were, drawn afresh; evaluation takes the
   expectation; Krueger et al. 2016, see `recurra.kernels.sequence.Zoneout`
 
-Kept units of the first two are scaled by 1 / (1 − p), as in torch.nn.Dropout.
+What the first three keep is scaled by 1 / (1 − p), as in torch.nn.Dropout.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recurra.cells.cell import Cell, Masks
+from recurra.cells.cell import Cell, Masks, Params
 from recurra.kernels.sequence import Zoneout
 
 
@@ -34,6 +36,12 @@ def draw_masks(cell: Cell, x: Tensor, p: float, batch_first: bool) -> Masks:
     """A mask (B, output_size) on h, with the dtype of x."""
     batch = x.shape[0 if batch_first else 1]
     return Masks(F.dropout(x.new_ones(batch, cell.output_size), p))
+
+
+def drop_weights(cell: Cell, params: Params, p: float) -> Params:
+    """The parameters, entries of the recurrent weights dropped, the same in all rows and steps."""
+    dropped = {name: F.dropout(params[name], p) for name in cell.recurrent_weights}
+    return {**params, **dropped}
 
 
 def zoneout_parts(zoneout: float | tuple[float, ...], cell: Cell) -> tuple[float, ...]:

@@ -59,6 +59,8 @@ def explain(
                 reverse=direction == 1,
                 masks=layer.training and layer.recurrent_dropout > 0,
                 zoneout=any(zoneout_parts(layer.zoneout, cell)),
+                clip=layer.clip_state_grad is not None,
+                learned_start=layer.learn_initial_state and reset is not None,
                 plain=core.are_plain([x, *layer.all_weights[number * directions + direction]]),
             )
             where = f"layer {number}" + (", reverse" if direction else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class Options(TypedDict, total=False):
@@ -15,13 +15,27 @@ class Options(TypedDict, total=False):
     recurrent_dropout   one mask on h for a whole sequence, before the recurrent product
     variational_dropout one mask on each layer's input, the same at every step
 
-    The last three act in training only; see `recurra.nn.dropouts`.
+    weight_drop         DropConnect: entries of the recurrent weights are 0 for a whole sequence
+    residual            a layer's input is added to its output where the sizes are equal
+    learn_initial_state the state that a sequence starts in is a parameter, `h_0_l0` and so on,
+                        zeros at first
+    clip_state_grad     the gradient that each step hands back to the state before it is cut off,
+                        entry by entry, at plus and minus this number, inside BPTT
+    recompute           "gates", or a number of segments: less memory in training for about a third
+                        more time; see `recurra.kernels.recompute`
+
+    Zoneout and the dropouts act in training only; see `recurra.nn.dropouts`.
     """
 
     backend: str
     zoneout: float | Sequence[float]
     recurrent_dropout: float
     variational_dropout: float
+    weight_drop: float
+    residual: bool
+    learn_initial_state: bool
+    clip_state_grad: float | None
+    recompute: Literal["gates"] | int | None
 
 
 class GatedOptions(Options, total=False):

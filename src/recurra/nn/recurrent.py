@@ -18,16 +18,24 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.cells.cell import Cell, Params, State
 from recurra.errors import ConfigError, ShapeError
 from recurra.kernels import dispatch
-from recurra.kernels.sequence import Lengths, Sequence, check_lengths, check_reset
+from recurra.kernels.sequence import Lengths, Recompute, Sequence, check_lengths, check_reset
 from recurra.nn.arguments import (
     check_dropout,
     check_flags,
+    check_limit,
     check_probability,
+    check_recompute,
     check_x,
     check_zoneout,
     is_list,
 )
-from recurra.nn.dropouts import draw_masks, draw_zoneout, lock_input, zoneout_parts
+from recurra.nn.dropouts import (
+    draw_masks,
+    draw_zoneout,
+    drop_weights,
+    lock_input,
+    zoneout_parts,
+)
 from recurra.nn.initialise import Init
 from recurra.nn.packed import pack, unpack
 from recurra.nn.states import Layout
@@ -48,6 +56,11 @@ USUAL = {
     "zoneout": 0.0,
     "recurrent_dropout": 0.0,
     "variational_dropout": 0.0,
+    "weight_drop": 0.0,
+    "residual": False,
+    "learn_initial_state": False,
+    "clip_state_grad": None,
+    "recompute": None,
     "reset_after": True,
     "backend": dispatch.AUTO,
 }
@@ -74,10 +87,22 @@ class Recurrent(nn.Module):
         zoneout: float | SequenceOf[float] = 0.0,
         recurrent_dropout: float = 0.0,
         variational_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        residual: bool = False,
+        learn_initial_state: bool = False,
+        clip_state_grad: float | None = None,
+        recompute: Recompute = None,
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        check_flags(who, bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        check_flags(
+            who,
+            bias=bias,
+            batch_first=batch_first,
+            bidirectional=bidirectional,
+            residual=residual,
+            learn_initial_state=learn_initial_state,
+        )
         check_dropout(who, dropout, len(cells))
         dispatch.check_name(backend)
         self.input_size = cells[0].input_size
@@ -93,6 +118,11 @@ class Recurrent(nn.Module):
         self.variational_dropout = check_probability(
             who, "variational_dropout", variational_dropout
         )
+        self.weight_drop = check_probability(who, "weight_drop", weight_drop)
+        self.residual = residual
+        self.learn_initial_state = learn_initial_state
+        self.clip_state_grad = check_limit(who, "clip_state_grad", clip_state_grad)
+        self.recompute = check_recompute(who, recompute)
         self.backend = backend
         self.init = Init(init, forget_bias, chrono_length)
         self.cells = tuple(cells)
@@ -101,18 +131,20 @@ class Recurrent(nn.Module):
         suffixes = ("", "_reverse") if bidirectional else ("",)
         self._names = tuple(
             tuple(
-                tuple((name, f"{name}_l{layer}{suffix}") for name in cell.parameter_shapes())
+                tuple((name, f"{name}_l{layer}{suffix}") for name in self._shapes(cell))
                 for suffix in suffixes
             )
             for layer, cell in enumerate(self.cells)
         )
         for cell, directions in zip(self.cells, self._names, strict=True):
+            shapes = self._shapes(cell)
             for names in directions:
                 for name, full in names:
-                    shape = cell.parameter_shapes()[name]
+                    shape = shapes[name]
                     empty = torch.empty(shape, device=device, dtype=dtype)
                     self.register_parameter(full, nn.Parameter(empty))
         self.init.check(self.cells[0], who)
+        self._check_options(who)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -120,7 +152,10 @@ class Recurrent(nn.Module):
         with torch.no_grad():
             for cell, directions in zip(self.cells, self._names, strict=True):
                 for names in directions:
-                    self.init.fill(cell, self._params(names))
+                    params = dict(self._params(names))
+                    for name in self._start_shapes(cell):
+                        params.pop(name).zero_()
+                    self.init.fill(cell, params)
 
     def forward(
         self,
@@ -190,6 +225,7 @@ class Recurrent(nn.Module):
             self.backend,
             weights,
             threads,
+            [self._is_residual(cell) for cell in self.cells],
         )
 
     def extra_repr(self) -> str:
@@ -201,6 +237,37 @@ class Recurrent(nn.Module):
             if actual != value:
                 shown.append(f"{name}={actual!r}")
         return ", ".join(shown)
+
+    def _shapes(self, cell: Cell) -> dict[str, tuple[int, ...]]:
+        return cell.parameter_shapes() | self._start_shapes(cell)
+
+    def _start_shapes(self, cell: Cell) -> dict[str, tuple[int, ...]]:
+        """The learned initial state of one layer and direction, under the cell's names."""
+        if not self.learn_initial_state:
+            return {}
+        return {f"{part}_0": (size,) for part, size in cell.state_sizes().items()}
+
+    def _check_options(self, who: str) -> None:
+        """Raise ConfigError for an option that would do nothing."""
+        cell = self.cells[0]
+        if self.weight_drop and not cell.recurrent_weights:
+            raise ConfigError(
+                f"{who}: weight_drop={self.weight_drop} drops entries of recurrent matrices, and "
+                f"{cell.name} has none. Leave it out."
+            )
+        if self.residual and not any(map(self._is_residual, self.cells)):
+            sizes = [(cell.input_size, self._width(cell)) for cell in self.cells]
+            raise ConfigError(
+                f"{who}: residual=True adds a layer's input to its output, but no layer has them "
+                f"of one size: (inputs, outputs) are {sizes}. Choose equal sizes, or leave it out."
+            )
+
+    def _width(self, cell: Cell) -> int:
+        """Features of a layer's output, both directions together."""
+        return cell.output_size * (2 if self.bidirectional else 1)
+
+    def _is_residual(self, cell: Cell) -> bool:
+        return self.residual and cell.input_size == self._width(cell)
 
     def _params(self, names: Names) -> Params:
         return {name: self._read(full) for name, full in names}
@@ -262,7 +329,9 @@ class Recurrent(nn.Module):
         """All layers and directions over x (B, T, I), or (T, B, I) when batch_first is False."""
         training, batch_first = self.training, self.batch_first
         finals: list[State] = []
+        batch = x.shape[0 if batch_first else 1]
         for layer, cell in enumerate(self.cells):
+            before = x
             if training:
                 if layer > 0 and self.dropout > 0:
                     x = F.dropout(x, self.dropout)
@@ -271,6 +340,14 @@ class Recurrent(nn.Module):
             calls = []
             for direction, names in enumerate(self._names[layer]):
                 masks = zoneout = None
+                params = self._params(names)
+                start = None if starts is None else starts[len(finals) + direction]
+                if training and self.weight_drop > 0:
+                    params = drop_weights(cell, params, self.weight_drop)
+                if self.learn_initial_state:
+                    start = cell.initial_state(batch, params) if start is None else start
+                    if reset is None:
+                        params = {name: params[name] for name in cell.parameter_shapes()}
                 if training and self.recurrent_dropout > 0:
                     masks = draw_masks(cell, x, self.recurrent_dropout, batch_first)
                 if self.zoneout:
@@ -280,16 +357,29 @@ class Recurrent(nn.Module):
                     Sequence(
                         cell,
                         x,
-                        self._params(names),
-                        None if starts is None else starts[len(finals) + direction],
+                        params,
+                        start,
                         batch_first,
                         lengths,
                         reset,
                         direction == 1,
                         masks,
                         zoneout,
+                        self.clip_state_grad,
+                        self.recompute,
+                        self.learn_initial_state and reset is not None,
                     )
                 )
             x, states = dispatch.run_together(calls, self.backend)
             finals += states
+            if self._is_residual(cell):
+                x = x + _real(before, lengths, batch_first)
         return x, finals
+
+
+def _real(x: Tensor, lengths: Lengths | None, batch_first: bool) -> Tensor:
+    """x with zeros in the padding, whatever it holds there."""
+    if lengths is None:
+        return x
+    real = lengths.mask(x.shape[1 if batch_first else 0])
+    return x.masked_fill(~(real if batch_first else real.t()).unsqueeze(-1), 0)

@@ -47,6 +47,7 @@ class Stream:
         backend: str,
         weights: str,
         threads: int,
+        residual: SequenceOf[bool],
     ) -> None:
         _check_numbers(who, batch_size, weights, threads)
         like = next(iter(params[0].values()))
@@ -62,11 +63,19 @@ class Stream:
         sizes = cells[0].input_size, cells[-1].output_size
         self._x_shape = sizes[:1] if batch_size is None else (rows, sizes[0])
         self._y_shape = sizes[1:] if batch_size is None else (rows, sizes[1])
-        self.backend = _choose(who, backend, cells, params, weights)
-        engine = CoreStream if self.backend == "cpu" else _Stepper
+        self.backend = _choose(who, backend, cells, params, weights, any(residual))
         # A stream made in inference mode must be of use outside of it.
         with torch.inference_mode(False), torch.no_grad():
-            self._engine = engine(cells, params, rows, weights, threads, keep)
+            self._engine: CoreStream | _Stepper
+            if self.backend == "cpu":
+                self._engine = CoreStream(cells, params, rows, weights, threads, keep)
+            else:
+                self._engine = _Stepper(cells, params, rows, keep, residual)
+            self._starts = [
+                [part.detach().clone() for part in cell.initial_state(1, own)]
+                for cell, own in zip(cells, params, strict=True)
+            ]
+        self.reset()
         self._push = self._engine.push
         self._is_cpu = like.is_cpu
         self._like = like.detach()
@@ -134,9 +143,9 @@ class Stream:
         """
         chosen = slice(None) if rows is None else self._rows(rows)
         with torch.no_grad():
-            for parts in self._engine.state:
-                for part in parts:
-                    part[chosen] = 0
+            for parts, starts in zip(self._engine.state, self._starts, strict=True):
+                for part, start in zip(parts, starts, strict=True):
+                    part[chosen] = start
 
     @property
     def state(self) -> Any:
@@ -224,11 +233,11 @@ class _Stepper:
         cells: SequenceOf[Cell],
         params: SequenceOf[Params],
         batch: int,
-        weights: str,
-        threads: int,
         keep: SequenceOf[tuple[float, ...]],
+        residual: SequenceOf[bool],
     ) -> None:
         self._cells = list(cells)
+        self._residual = list(residual)
         self._params = [{name: p.detach().clone() for name, p in own.items()} for own in params]
         self._keep = [Zoneout(parts) if any(parts) else None for parts in keep]
         initial = [
@@ -245,7 +254,8 @@ class _Stepper:
         for n, cell in enumerate(self._cells):
             before: State = cell.make_state(*self.state[n])
             call = Sequence(cell, x, self._params[n], before, zoneout=self._keep[n])
-            x, after = dispatch.run(call, "reference")
+            output, after = dispatch.run(call, "reference")
+            x = output + x if self._residual[n] else output
             for part, value in zip(self.state[n], after, strict=True):
                 part.copy_(value)
         y.copy_(x)
@@ -264,14 +274,19 @@ def _described(value: Any) -> str:
 
 
 def _choose(
-    who: str, backend: str, cells: SequenceOf[Cell], params: SequenceOf[Params], weights: str
+    who: str,
+    backend: str,
+    cells: SequenceOf[Cell],
+    params: SequenceOf[Params],
+    weights: str,
+    residual: bool,
 ) -> str:
     """ "cpu" or "reference"; the reasons against what was asked for are raised."""
     if backend == "cudnn":
         raise BackendError(
             f"{who}: backend 'cudnn' cannot stream; make the layer with backend='auto'."
         )
-    reason = why_not(cells, params)
+    reason = "it has no residual connections" if residual else why_not(cells, params)
     if backend != "reference" and reason is None:
         return "cpu"
     if backend == "cpu" or weights != "float32":
