@@ -124,8 +124,7 @@ class Learner:
             self._scaler.update()
         if self._averaged is not None:
             self._averaged.update(step)
-        if state is not None:
-            self.state_form = describe(state)
+        self.state_form = describe(state)
         self.state = detach_state(state)
         return report
 
