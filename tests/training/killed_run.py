@@ -23,8 +23,8 @@ from recurra.training.settings import TrainingSettings
 SETTINGS = TrainingSettings(
     steps=200,
     learning_rate=5e-3,
-    clip_norm=0.5,
-    clip_value=0.4,
+    clip="zscore",
+    clip_limit=1.0,
     ema_decay=0.9,
     validate_every=23,
     log_every=7,

@@ -24,6 +24,7 @@ def make_progress(step: int, **values) -> Progress:
         "stopped": None,
         "sums": {"loss": 1 / 3},
         "scaler": {"scale": 65536.0, "growth_interval": 2000},
+        "clipper": {"seen": 7, "mean": 0.1 + 0.2},
         "state": "None",
         "trained": ["w"],
         "settings": {"steps": 3},
@@ -46,6 +47,7 @@ def test_everything_comes_back_with_exact_numbers(tmp_path):
     back, tensors = read_checkpoint(path)
     assert back == progress
     assert isinstance(back.scaler["growth_interval"], int)
+    assert isinstance(back.clipper["seen"], int)
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype

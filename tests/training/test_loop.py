@@ -19,7 +19,7 @@ PLAIN = {
     "warmup_steps": 0,
     "cooldown_share": 0.0,
     "weight_decay": 0.0,
-    "clip_norm": None,
+    "clip": None,
     "ema_decay": None,
     "device": "cpu",
 }
@@ -76,6 +76,7 @@ def test_history_holds_the_promised_entries():
             "loss",
             "learning_rate",
             "gradient_norm",
+            "clipped",
             "steps_per_s",
         }
     assert result.best_loss == min(e["validation"] for e in result.history if "validation" in e)
@@ -91,13 +92,53 @@ def test_gradient_is_clipped_before_the_step_and_logged_before_the_clipping():
     free, clipped = PointTask(target=100.0), PointTask(target=100.0)
     settings = PLAIN | {"steps": 1, "log_every": 1, "learning_rate": 1e-3}
     run(free, **settings)
-    result = run(clipped, **(settings | {"clip_norm": 1e-9}))
+    result = run(clipped, **(settings | {"clip": "norm", "clip_limit": 1e-9}))
     assert result.history[0]["gradient_norm"] == 200.0
+    assert result.history[0]["clipped"] == 1.0
     assert free.w == pytest.approx(1e-3)  # Adam's first step hides the size of the gradient ...
     assert clipped.w == pytest.approx(1e-3 / 11, rel=1e-3)  # ... except next to its epsilon, 1e-8
     by_value = PointTask(target=100.0)
-    run(by_value, **(settings | {"clip_value": 1e-9}))
+    run(by_value, **(settings | {"clip": "value", "clip_limit": 1e-9}))
     assert by_value.w == clipped.w
+    by_unit = PointTask(target=100.0)
+    run(by_unit, **(settings | {"clip": "adaptive", "clip_limit": 1e-6}))
+    assert by_unit.w == pytest.approx(clipped.w, rel=1e-5)  # a weight of 0 counts as 1e-3
+
+
+def test_named_parameters_are_left_out_of_adaptive_clipping():
+    class Two(PointTask):
+        def __init__(self):
+            super().__init__(target=100.0)
+            self.model = nn.ModuleDict(
+                {"body": nn.ParameterDict(dict(self.model)), "head": nn.ParameterDict()}
+            )
+            self.model["head"]["w"] = nn.Parameter(torch.zeros(1))
+
+        def loss(self, batch, state):
+            both = torch.cat([self.model["body"]["w"], self.model["head"]["w"]])
+            return (both - self.target).square().sum(), None
+
+        def validate(self):
+            return None
+
+    adaptive = {"clip": "adaptive", "clip_limit": 1e-6, "learning_rate": 1e-3}
+    settings = PLAIN | adaptive | {"steps": 1}
+    for skip in (["head"], ["head.w"]):
+        task = Two()
+        run(task, **(settings | {"clip_skip": skip}))
+        assert task.model["body"]["w"].item() == pytest.approx(1e-3 / 11, rel=1e-3)
+        assert task.model["head"]["w"].item() == pytest.approx(1e-3)
+    with pytest.raises(ConfigError, match="unknown parameter or module in clip_skip 'haed'; did"):
+        run(Two(), **(settings | {"clip_skip": ["haed"]}))
+
+
+def test_share_of_clipped_steps_is_in_the_history():
+    task = PointTask(target=1.0)  # the gradient, 2 (w − 1), shrinks from −2 towards 0
+    result = run(task, steps=60, log_every=1, **(PLAIN | {"clip": "norm", "clip_limit": 1.9}))
+    for entry in result.history:
+        assert entry["clipped"] == float(entry["gradient_norm"] > 1.9)
+    shares = {entry["clipped"] for entry in result.history}
+    assert shares == {0.0, 1.0}
 
 
 def test_best_validated_weights_are_kept():

@@ -17,8 +17,7 @@ from recurra.training.settings import TrainingSettings
 SETTINGS = {
     "steps": 40,
     "learning_rate": 1e-2,
-    "clip_norm": 0.5,
-    "clip_value": 0.3,
+    "clip_limit": 0.5,
     "validate_every": 7,
     "log_every": 3,
     "checkpoint_every_s": 0,
@@ -60,6 +59,23 @@ def test_run_stopped_anywhere_ends_in_the_same_bits(tmp_path, schedule, ema_deca
     assert same_bits(weights(resumed.model), weights(whole.model))
     assert timeless(second.history) == timeless(first.history)
     assert (second.best_step, second.best_loss) == (first.best_step, first.best_loss)
+
+
+@pytest.mark.parametrize(
+    ("clip", "limit"), [("zscore", 0.5), ("norm", 0.08), ("value", 0.05), ("adaptive", 0.1)]
+)
+def test_clipping_goes_on_where_it_was(tmp_path, clip, limit):
+    values = {"clip": clip, "clip_limit": limit}
+    for step in (1, 12, 26, 33):  # the warm-up of zscore ends after 25 steps
+        stop_at(step, tmp_path, **values)
+    resumed, whole, other = WaveTask(), WaveTask(), WaveTask()
+    second = run(resumed, tmp_path, resume=True, **values)
+    first = run(whole, **values)
+    assert same_bits(weights(resumed.model), weights(whole.model))
+    assert timeless(second.history) == timeless(first.history)
+    assert max(entry["clipped"] for entry in first.history) > 0
+    run(other, clip=None, clip_limit=None)
+    assert not same_bits(weights(other.model), weights(whole.model))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork and SIGKILL")

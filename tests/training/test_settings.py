@@ -29,6 +29,10 @@ def test_defaults_are_valid_and_frozen():
             "schedule='cosine' needs to know the number of steps",
         ),
         ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\) must both lie in \[0, 1\)"),
+        ({"clip": "zscor"}, "clip='zscor': expected 'norm', 'value', 'adaptive' or 'zscore'"),
+        ({"clip_limit": 0}, "clip_limit=0: expected greater than 0"),
+        ({"clip": None, "clip_limit": 2.0}, "clip_limit=2 has nothing to limit"),
+        ({"clip_skip": ["head"]}, r"clip_skip=\('head',\) works with clip='adaptive' only"),
         ({"ema_decay": 1}, "ema_decay=1: expected less than 1"),
     ],
 )

@@ -1,18 +1,34 @@
 """Training: one loop for all tasks, with truncated BPTT, checkpoints and a time budget."""
 
 from recurra.training.bptt import StreamBatch, StreamBatches, detach_state, run_window
+from recurra.training.clipping import (
+    AdaptiveClipper,
+    Clipper,
+    ClipReport,
+    NormClipper,
+    ValueClipper,
+    ZScoreClipper,
+    make_clipper,
+)
 from recurra.training.loop import TrainingInterrupted, TrainingResult, train
 from recurra.training.settings import TrainingSettings
 from recurra.training.task import TrainingTask
 
 __all__ = [
+    "AdaptiveClipper",
+    "ClipReport",
+    "Clipper",
+    "NormClipper",
     "StreamBatch",
     "StreamBatches",
     "TrainingInterrupted",
     "TrainingResult",
     "TrainingSettings",
     "TrainingTask",
+    "ValueClipper",
+    "ZScoreClipper",
     "detach_state",
+    "make_clipper",
     "run_window",
     "train",
 ]

@@ -41,7 +41,8 @@ class Progress(BaseModel):
     """How far a run is: all that a checkpoint holds besides tensors.
 
     `stopped` is None for a run that can go on; `sums` are the running sums of the next log entry;
-    `state` is the form of the carried state; `trained` names the parameters with a gradient.
+    `scaler` and `clipper` are the running numbers of loss scaling and of clipping; `state` is the
+    form of the carried state; `trained` names the parameters with a gradient.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class Progress(BaseModel):
     stopped: Stopped | None
     sums: dict[str, float]
     scaler: dict[str, int | float] | None
+    clipper: dict[str, int | float] | None
     trained: list[str]
     state: str
     settings: dict[str, Any]

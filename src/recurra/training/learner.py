@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError
-from recurra.training import clipping
+from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError, unknown
 from recurra.training.averaging import AveragedWeights
 from recurra.training.bptt import detach_state
+from recurra.training.clipping import gradient_norm, largest_gradient, make_clipper
 from recurra.training.nested import describe, list_tensors, move, replace_tensors
 from recurra.training.optimiser import (
     make_optimiser,
@@ -30,10 +30,11 @@ _SMALLEST_SCALE = 2.0**-10
 
 
 class StepReport(NamedTuple):
-    """What one step saw: the loss, and the gradient's norm before clipping."""
+    """What one step saw: the loss, the gradient's norm before clipping, and whether it clipped."""
 
     loss: float
     gradient_norm: float
+    clipped: bool
 
 
 def choose_device(settings: TrainingSettings) -> torch.device:
@@ -59,8 +60,9 @@ def choose_device(settings: TrainingSettings) -> torch.device:
 class Learner:
     """The model of a task under training; `step` does one update, deterministically.
 
-    Its whole state is in `tensors()`, `scaler_state` and `state_form`: two learners that agree in
-    these make the same next steps, bit for bit on the same CPU and number of threads.
+    Its whole state is in `tensors()`, `scaler_state`, `clipper_state` and `state_form`: two
+    learners that agree in these make the same next steps, bit for bit on the same CPU and number of
+    threads.
     """
 
     def __init__(self, task: TrainingTask, settings: TrainingSettings) -> None:
@@ -79,6 +81,10 @@ class Learner:
         self.state_form = "None"
         self._rng = torch.Generator()
         self._optimiser = make_optimiser(self.parameters, settings)
+        self._clipper = None
+        if settings.clip is not None:
+            self._clipper = make_clipper(settings.clip, settings.clip_limit)
+        self._to_clip = _leave_out(self.parameters, settings.clip_skip)
         self._averaged: AveragedWeights | None = None
         if settings.ema_decay is not None:
             self._averaged = AveragedWeights(self.parameters, settings.ema_decay)
@@ -92,7 +98,6 @@ class Learner:
         Raises: DivergenceError when the loss or a gradient is not finite; the weights are then
         still those of the step before.
         """
-        settings = self._settings
         for parameter in self.parameters.values():
             parameter.grad = None
         loss, state = self._forward(step, self.state)
@@ -106,16 +111,16 @@ class Learner:
         if self._scaler is not None:
             self._scaler.unscale_(self._optimiser)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = clipping.gradient_norm(gradients)
-        # The only wait for the device in a step.
-        both = (loss.detach().double(), norm.to(loss.device, torch.float64))
-        report = StepReport(*torch.stack(both).tolist())
+        total_norm = gradient_norm(gradients)
+        # The only wait for the device in a step, but for those of "value" and "adaptive".
+        both = (loss.detach().double(), total_norm.to(loss.device, torch.float64))
+        loss_size, norm = torch.stack(both).tolist()
+        report = StepReport(loss_size, norm, clipped=False)
         if not (math.isfinite(report.loss) and math.isfinite(report.gradient_norm)):
             self._check_overflow(step, learning_rate, report)
-        elif settings.clip_norm is not None:
-            clipping.clip_norm(gradients, report.gradient_norm, settings.clip_norm)
-        if settings.clip_value is not None:
-            clipping.clip_value(gradients, settings.clip_value)
+        elif self._clipper is not None:
+            clip = self._clipper.apply(self._to_clip, report.gradient_norm)
+            report = report._replace(clipped=clip.triggered)
         set_learning_rate(self._optimiser, learning_rate)
         if self._scaler is None:
             self._optimiser.step()
@@ -153,11 +158,11 @@ class Learner:
         overflowed = self._scaler is not None and math.isfinite(report.loss)
         if overflowed and self._scaler.get_scale() > _SMALLEST_SCALE:  # type: ignore[union-attr]
             return  # the scaler leaves this step out and halves the scale
-        name, size = clipping.largest_gradient(self.parameters)
+        name, size = largest_gradient(self.parameters)
         raise DivergenceError(
             f"training diverged in step {step + 1}: the loss is {report.loss:.4g}, the gradient "
             f"norm {report.gradient_norm:.4g}, at learning rate {learning_rate:.3g}; the largest "
-            f"gradient is {size:.4g}, in {name!r}. Try a smaller learning_rate or clip_norm."
+            f"gradient is {size:.4g}, in {name!r}. Try a smaller learning_rate or clip_limit."
         )
 
     def validate(self, step: int) -> float | None:
@@ -200,6 +205,11 @@ class Learner:
         """The float16 loss scale and its bookkeeping; None in other precisions."""
         return None if self._scaler is None else self._scaler.state_dict()
 
+    @property
+    def clipper_state(self) -> dict[str, int | float] | None:
+        """The running numbers of the clipper; None without one."""
+        return None if self._clipper is None else self._clipper.state
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint needs, named as `checkpoint.py` lists them."""
         averaged = {} if self._averaged is None else self._averaged.tensors
@@ -219,6 +229,7 @@ class Learner:
         parts: Mapping[str, Mapping[str, Tensor]],
         state_form: str,
         scaler: dict[str, int | float] | None,
+        clipper: dict[str, int | float] | None,
     ) -> None:
         """Go back to what `tensors()` was after `step` steps; `parts` has them by part and name.
 
@@ -235,6 +246,8 @@ class Learner:
         restore_optimiser(self._optimiser, self.parameters, parts.get("optimiser", {}))
         if self._scaler is not None and scaler is not None:
             self._scaler.load_state_dict(scaler)
+        if self._clipper is not None and clipper is not None:
+            self._clipper.restore(clipper)
 
     def _restored_state(self, step: int, carried: Mapping[str, Tensor], form: str) -> Any:
         """The carried state, in the nesting that the task itself gives it.
@@ -251,3 +264,15 @@ class Learner:
             )
         stored = [carried[str(i)] for i in range(len(carried))]
         return detach_state(replace_tensors(mould, [t.to(self.device) for t in stored]))
+
+
+def _leave_out(parameters: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    """The parameters but those that are named, or are in a module that is."""
+    out: set[str] = set()
+    for name in names:
+        found = [p for p in parameters if p == name or p.startswith(f"{name}.")]
+        if not found:
+            known = {part for p in parameters for part in (p, p.rpartition(".")[0]) if part}
+            raise ConfigError(unknown("parameter or module in clip_skip", name, known))
+        out.update(found)
+    return [parameter for name, parameter in parameters.items() if name not in out]

@@ -12,16 +12,17 @@ from recurra.runs import explained, finite, write_bytes
 
 
 class TrainingLog:
-    """Entries of step, loss, learning_rate, gradient_norm, steps_per_s and, at times, validation.
+    """Entries of step, loss, learning_rate, gradient_norm, clipped, steps_per_s, maybe validation.
 
-    `loss` and `gradient_norm` (before clipping) are means over the steps since the entry before.
+    `loss` and `gradient_norm` (before clipping) are means over the steps since the entry before,
+    `clipped` is the share of these steps in which a gradient was clipped.
     `path` None keeps the history in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.history: list[dict[str, Any]] = []
-        self.sums = {"loss": 0.0, "losses": 0.0, "norm": 0.0, "norms": 0.0}
+        self.sums = {"loss": 0.0, "losses": 0.0, "norm": 0.0, "norms": 0.0, "clipped": 0.0}
         self._file: TextIO | None = None
 
     def open(self, step: int, sums: dict[str, float] | None = None) -> None:
@@ -38,13 +39,20 @@ class TrainingLog:
         with explained(self.path, "write"):
             self._file = self.path.open("a", encoding="utf-8")
 
-    def add(self, loss: float, gradient_norm: float) -> None:
+    def add(self, loss: float, gradient_norm: float, clipped: bool) -> None:
         """Take one step's numbers into the next entry's means."""
         self.sums["loss"] += loss
         self.sums["losses"] += 1
+        self.sums["clipped"] += clipped
         if math.isfinite(gradient_norm):  # a float16 step that overflowed has none
             self.sums["norm"] += gradient_norm
             self.sums["norms"] += 1
+
+    def clipped_share(self) -> float:
+        """Share of the steps since the last entry that were clipped; right after it, its own."""
+        if self.sums["losses"] == 0 and self.history:
+            return float(self.history[-1]["clipped"])
+        return self.sums["clipped"] / max(1.0, self.sums["losses"])
 
     def write(
         self, step: int, learning_rate: float, steps_per_s: float, validation: float | None
@@ -56,6 +64,7 @@ class TrainingLog:
             "loss": sums["loss"] / max(1.0, sums["losses"]),
             "learning_rate": learning_rate,
             "gradient_norm": sums["norm"] / sums["norms"] if sums["norms"] else None,
+            "clipped": self.clipped_share(),
             "steps_per_s": round(steps_per_s, 2),
         }
         if validation is not None:

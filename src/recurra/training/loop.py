@@ -35,8 +35,9 @@ class TrainingResult:
 
     steps, seconds       done, including those before a resume
     best_step, best_loss of the best validation; None without validation
-    history              one dict per entry: step, loss, learning_rate, gradient_norm, steps_per_s
-                         and, where there was a validation, validation
+    history              one dict per entry: step, loss, learning_rate, gradient_norm, clipped (the
+                         share of steps that were), steps_per_s and, where there was a validation,
+                         validation
     total_steps          the planned length; `steps=total_steps` repeats the run exactly. None when
                          the run ended before the clock had fixed it
     stopped              what ended the run
@@ -179,7 +180,7 @@ class _Run:
             learner.parameters,
             self.checkpoints.path,
         )
-        learner.restore(progress.step, parts, progress.state, progress.scaler)
+        learner.restore(progress.step, parts, progress.state, progress.scaler, progress.clipper)
         self.best.step, self.best.loss = progress.best_step, progress.best_loss
         self.best.stale = progress.stale
         self.best.tensors = {name: t.to(learner.device) for name, t in parts["best"].items()}
@@ -250,6 +251,7 @@ class _Run:
             stopped=self.stopped,
             sums=self.log.sums,
             scaler=self.learner.scaler_state,
+            clipper=self.learner.clipper_state,
             state=self.learner.state_form,
             trained=list(self.learner.parameters),
             settings=self.settings.model_dump(mode="json"),
@@ -269,7 +271,8 @@ class _Run:
             speed = self.log.history[-1]["steps_per_s"]
         share = self.budget.share_done(self.done)
         left_s = self.budget.left_s(self.done, speed)
-        self.display.show(self.done, self.budget.total, loss, speed, share, left_s)
+        clipped = None if self.settings.clip is None else self.log.clipped_share()
+        self.display.show(self.done, self.budget.total, loss, clipped, speed, share, left_s)
 
     def _what_is_left(self) -> str:
         newest = None if self.checkpoints is None else self.checkpoints.newest()

@@ -15,7 +15,10 @@ _LINE_EVERY_S = 15.0
 
 
 class ProgressDisplay:
-    """Shows step, loss, speed and time left; with `enabled` False it shows nothing."""
+    """Shows step, loss, how often gradients were clipped, speed and time left.
+
+    With `enabled` False it shows nothing.
+    """
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled
@@ -46,14 +49,19 @@ class ProgressDisplay:
         step: int,
         total: int | None,
         loss: float,
+        clipped: float | None,
         speed: float,
         share: float,
         left_s: float | None,
     ) -> None:
-        """Show the run after `step` steps of `total` (None: not known yet)."""
+        """Show the run after `step` steps of `total` (None: not known yet).
+
+        clipped   share of the latest steps that were clipped, None where nothing is
+        """
         of_total = "" if total is None else f"/{total}"
         left = "" if left_s is None else f"  {clock_text(left_s)} left"
-        text = f"step {step}{of_total}  loss {loss:.4g}  {speed:.3g} steps/s{left}"
+        share_text = "" if clipped is None else f"  clipped {clipped:.0%}"
+        text = f"step {step}{of_total}  loss {loss:.4g}{share_text}  {speed:.3g} steps/s{left}"
         if self._bar is not None and self._row is not None:
             self._next = monotonic() + _BAR_EVERY_S
             self._bar.update(self._row, completed=share, text=text)

@@ -10,6 +10,7 @@ from recurra.errors import ConfigError, unknown
 
 Schedule = Literal["cooldown", "cosine", "one_cycle"]
 Precision = Literal["float32", "bfloat16", "float16"]
+Clip = Literal["norm", "value", "adaptive", "zscore"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -24,8 +25,13 @@ class TrainingSettings(BaseModel):
     warmup_steps         linear rise at the start (`one_cycle` brings its own rise); a run shorter
                          than this never reaches the full rate
     cooldown_share       last part of the run in which `cooldown` falls linearly to 0
-    clip_norm            largest norm of all gradients together; None leaves them as they are
-    clip_value           largest size of a single gradient entry, applied after `clip_norm`
+    clip, clip_limit     how gradients are clipped, see `clipping.py`, and the number that it must
+                         not exceed: of all gradients together ("norm", 1.0), of a single entry
+                         ("value", 1.0), of a unit's beside its weights ("adaptive", 0.01), of
+                         deviations above the usual norm ("zscore", 2.5). In brackets what a
+                         clip_limit of None means. clip None leaves gradients as they are
+    clip_skip            names of parameters, or of modules, that "adaptive" leaves alone; its
+                         authors name the last linear layer
     ema_decay            decay of the weight average; None validates and keeps the plain weights
     precision            "bfloat16" and "float16" compute the loss under autocast; weights stay
                          float32, "float16" needs CUDA
@@ -47,8 +53,9 @@ class TrainingSettings(BaseModel):
     warmup_steps: int = Field(50, ge=0)
     schedule: Schedule = "cooldown"
     cooldown_share: float = Field(0.3, ge=0, le=0.99)
-    clip_norm: float | None = Field(1.0, gt=0)
-    clip_value: float | None = Field(None, gt=0)
+    clip: Clip | None = "norm"
+    clip_limit: float | None = Field(None, gt=0)
+    clip_skip: tuple[str, ...] = ()
     ema_decay: float | None = Field(0.995, gt=0, lt=1)
     precision: Precision = "float32"
     seed: int = Field(0, ge=0, lt=2**63)
@@ -78,6 +85,16 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 f"schedule={self.schedule!r} needs to know the number of steps from the start; "
                 "give steps instead of minutes, or use schedule='cooldown'"
+            )
+        if self.clip is None and self.clip_limit is not None:
+            raise ValueError(
+                f"clip_limit={self.clip_limit:g} has nothing to limit, because clip is None; "
+                "drop it, or choose a clip, such as clip='norm'"
+            )
+        if self.clip_skip and self.clip != "adaptive":
+            raise ValueError(
+                f"clip_skip={self.clip_skip} works with clip='adaptive' only, and clip is "
+                f"{self.clip!r}, which takes all gradients together; drop it"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must both lie in [0, 1)")
