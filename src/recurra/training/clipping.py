@@ -169,8 +169,9 @@ class ZScoreClipper(Clipper):
     μ ← α μ + (1 − α) ĝ;  σ² ← α σ² + (1 − α) (ĝ − μ)²          (ĝ = ‖g‖ where nothing is clipped)
 
     The larger the spike, the smaller the norm it is scaled to. μ and σ² begin as mean and variance
-    of the first `warmup_steps` norms, which are not clipped. Every call of `apply` is a step; one
-    with a NaN or infinite norm is not counted.
+    of the first `warmup_steps` norms, which are not clipped; if these are all the same, σ stays 0
+    and they bound all later ones. Every call of `apply` is a step; one with a NaN or infinite norm
+    is not counted.
 
     decay   α, the weight of the past in each step
 
