@@ -40,6 +40,7 @@ class Backward {
     clear(buffers_.sums.h, s.output * Cell::h_slots.count * s.padded);
     clear(buffers_.sums.late, Cell::late_sum_size(s));
     clear(buffers_.sums.bias, Cell::ring_slots * s.padded);
+    clear(buffers_.sums.peephole, 3 * s.padded);
     team_.wait();
   }
 
@@ -178,6 +179,8 @@ class Backward {
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
     now.keep_c = static_cast<T>(d.keep_c);
+    now.peephole = d.weight_peephole ? packed_.peephole : nullptr;
+    now.d_peephole = buffers_.sums.peephole;
     now.d_h = buffers_.d_h;
     now.d_c = buffers_.d_c;
     now.part = buffers_.part;
@@ -412,6 +415,9 @@ void write_gradients(const Workspace<Cell>& work, const Direction& d, int which,
     write_weight(static_cast<T*>(d.d_weight_hr), s.output, s.hidden, s.state, Slots{1, {0}}, slices, late, team);
   if (team.rank != 0) return;
   const auto bias = [&](int slice) { return of[slice].sums.bias; };
+  if (d.d_weight_peephole)
+    write_bias(static_cast<T*>(d.d_weight_peephole), s.hidden, s.padded, 0, Slots{3, {0, 1, 2}}, slices,
+               [&](int slice) { return of[slice].sums.peephole; });
   if (d.d_bias_ih)
     write_bias(static_cast<T*>(d.d_bias_ih), s.hidden, s.padded, Cell::first_x_slot, Cell::x_slots, slices, bias);
   if (d.d_bias_hh)

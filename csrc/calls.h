@@ -31,6 +31,7 @@ struct Direction {
   const void* bias_ih = nullptr;    // (gates * hidden)
   const void* bias_hh = nullptr;
   const void* weight_hr = nullptr;  // (output, hidden), LSTM with projection
+  const void* weight_peephole = nullptr;  // (3 * hidden) for i f o, LSTM with peepholes
   const void* h_0 = nullptr;        // (batch, output)
   const void* c_0 = nullptr;        // (batch, hidden)
   Rows<const void> mask;            // on h before the recurrent product
@@ -53,6 +54,7 @@ struct Direction {
   void* d_bias_ih = nullptr;
   void* d_bias_hh = nullptr;
   void* d_weight_hr = nullptr;
+  void* d_weight_peephole = nullptr;
   void* d_h_0 = nullptr;
   void* d_c_0 = nullptr;
 };

@@ -1,7 +1,7 @@
 // Long short-term memory; the equations are in src/recurra/cells/lstm.py.
 //
-// Slots i f g o, in panels, in saved memory (followed by c) and in the ring. With a projection the
-// hidden output m = o ⊙ tanh(c) goes through a second product, h = R m.
+// Slots i f g o, in panels, in saved memory (followed by c) and in the ring; peepholes i f o. With a
+// projection the hidden output m = o ⊙ tanh(c) goes through a second product, h = R m.
 #pragma once
 
 #include "workspace.h"
@@ -45,14 +45,24 @@ struct Lstm {
     for (index p = mine.begin; p < mine.end; ++p)
       for (int slot = 0; slot < 4; ++slot)
         pack_bias<T>(d.bias_ih, d.bias_hh, slot, s.hidden, p * w, to.bias + p * bias_stride + slot * w);
+    pack_peephole(s, d, to.peephole, mine);
     if (!projects) return;
     const Range late = team.share(plain_panels<T>(s.output));
     pack_transposed(static_cast<const T*>(d.weight_hr), s.output, s.hidden, late.begin, late.end, to.u_late.panels);
   }
 
+  static void pack_peephole(const Sizes& s, const Direction& d, T* to, Range panels) {
+    if (!d.weight_peephole) return;
+    const T* const from = static_cast<const T*>(d.weight_peephole);
+    for (int slot = 0; slot < 3; ++slot)
+      for (index u = panels.begin * w; u < panels.end * w; ++u)
+        to[slot * s.padded + u] = u < s.hidden ? from[slot * s.hidden + u] : T(0);
+  }
+
   static void pack_back(const Sizes& s, const Direction& d, const PackedBack<T>& to, Team team) {
     const Range mine = team.share(plain_panels<T>(s.output));
     pack_rows(static_cast<const T*>(d.weight_hh), s.hidden, s.padded, s.output, h_slots, mine.begin, mine.end, to.u_back);
+    pack_peephole(s, d, to.peephole, team.share(s.panels));
     if (!projects) return;
     const Range late = team.share(plain_panels<T>(s.hidden));
     pack_rows(static_cast<const T*>(d.weight_hr), s.output, s.output, s.hidden, Slots{1, {0}}, late.begin, late.end,
@@ -99,10 +109,16 @@ struct Lstm {
     clear_missing(acc, count);
     RECURRA_UNROLL
     for (int r = 0; r < R; ++r) {
-      const Vec<T> i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), g = tanh(acc[r][2]), o = sigmoid(acc[r][3]);
       T* const cell = step.c + (row + r) * s.padded + unit;
       const Vec<T> before = load(cell);
+      if (step.peephole) {
+        acc[r][0] = fma(load(step.peephole + unit), before, acc[r][0]);
+        acc[r][1] = fma(load(step.peephole + s.padded + unit), before, acc[r][1]);
+      }
+      const Vec<T> i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), g = tanh(acc[r][2]);
       const Vec<T> stepped = fma(f, before, i * g);
+      if (step.peephole) acc[r][3] = fma(load(step.peephole + 2 * s.padded + unit), stepped, acc[r][3]);
+      const Vec<T> o = sigmoid(acc[r][3]);
       const Vec<T> m = o * tanh(stepped);
       Vec<T> c = stepped;
       if (step.has_zone_c()) c = step.zoned(step.zone_c, step.keep_c, row + r, unit, count, before, stepped);
@@ -147,12 +163,23 @@ struct Lstm {
         }
         T* const cell = step.d_c + row * s.padded + unit;
         const auto [kept, arriving] = step.split_c(row, unit, count, load(cell));
-        const Vec<T> d_c = arriving + d_m * o * (one - t * t);
-        store(ring + unit, d_c * g * i * (one - i));
-        store(ring + s.padded + unit, d_c * before * f * (one - f));
+        const Vec<T> d_o = d_m * t * o * (one - o);
+        Vec<T> d_c = arriving + d_m * o * (one - t * t);
+        if (step.peephole) d_c = d_c + d_o * load(step.peephole + 2 * s.padded + unit);
+        const Vec<T> d_i = d_c * g * i * (one - i), d_f = d_c * before * f * (one - f);
+        store(ring + unit, d_i);
+        store(ring + s.padded + unit, d_f);
         store(ring + 2 * s.padded + unit, d_c * i * (one - g * g));
-        store(ring + 3 * s.padded + unit, d_m * t * o * (one - o));
-        store(cell, d_c * f + kept);
+        store(ring + 3 * s.padded + unit, d_o);
+        Vec<T> d_before = d_c * f + kept;
+        if (step.peephole) {
+          d_before = d_before + d_i * load(step.peephole + unit) + d_f * load(step.peephole + s.padded + unit);
+          T* const sums = step.d_peephole + unit;
+          store(sums, load(sums) + d_i * before);
+          store(sums + s.padded, load(sums + s.padded) + d_f * before);
+          store(sums + 2 * s.padded, load(sums + 2 * s.padded) + d_o * stepped);
+        }
+        store(cell, d_before);
       }
     }
     step.team.wait();

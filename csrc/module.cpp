@@ -46,19 +46,20 @@ class Reader {
   size_t next_ = 0;
 };
 
-// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, h_0, c_0
+// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, h_0, c_0
 void read_weights(Reader& read, Direction& d) {
   d.weight_ih = read.address<const void>();
   d.weight_hh = read.address<const void>();
   d.bias_ih = read.address<const void>();
   d.bias_hh = read.address<const void>();
   d.weight_hr = read.address<const void>();
+  d.weight_peephole = read.address<const void>();
   d.h_0 = read.address<const void>();
   d.c_0 = read.address<const void>();
 }
 
 // Items of a direction and of a scan when they are to go forward; more come with the way back.
-constexpr size_t items_of_direction = 25, items_of_scan = 21;
+constexpr size_t items_of_direction = 26, items_of_scan = 21;
 
 Direction read_direction(nb::tuple items) {
   Reader read(items);
@@ -86,6 +87,7 @@ Direction read_direction(nb::tuple items) {
   d.d_bias_ih = read.address<void>();
   d.d_bias_hh = read.address<void>();
   d.d_weight_hr = read.address<void>();
+  d.d_weight_peephole = read.address<void>();
   d.d_h_0 = read.address<void>();
   d.d_c_0 = read.address<void>();
   return d;
@@ -177,7 +179,7 @@ std::vector<std::string> supported_levels() {
 }
 
 // A layer's sizes and parameters: (cell, is_double, input, hidden, output, weight_ih, weight_hh,
-// bias_ih, bias_hh, weight_hr, h, c, keep_h, keep_c).
+// bias_ih, bias_hh, weight_hr, weight_peephole, h, c, keep_h, keep_c).
 Layer read_stream_layer(nb::tuple items) {
   Reader read(items);
   Layer layer;

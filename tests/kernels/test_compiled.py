@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.laws.cases import CELLS, EVERYTHING, Asked, Case, Runner, Shape, assert_close
+from tests.laws.cases import CORE_CELLS, EVERYTHING, Asked, Case, Runner, Shape, assert_close
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -75,7 +75,7 @@ def shapes_of(results: list[Tensor]) -> list[tuple[Any, ...]]:
     return [(tuple(r.shape), r.stride(), r.dtype) for r in results]
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_a_call_taken_apart_is_put_together_again(make: Make) -> None:
     flat = flat_case(make)
     calls = flat.calls()
@@ -91,7 +91,7 @@ def test_a_call_taken_apart_is_put_together_again(make: Make) -> None:
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize(
-    "make", [CELLS["lstm-projected"], CELLS["gru-no-bias"]], ids=["lstm", "gru"]
+    "make", [CORE_CELLS["lstm-projected"], CORE_CELLS["gru-no-bias"]], ids=["lstm", "gru"]
 )
 def test_torch_finds_no_fault_in_the_operators(make: Make, asked: Asked) -> None:
     flat = flat_case(make, asked)
@@ -103,7 +103,7 @@ def test_torch_finds_no_fault_in_the_operators(make: Make, asked: Asked) -> None
 
 
 @pytest.mark.parametrize("level", core.module.levels() if core.module else [])
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_fake_results_have_the_sizes_of_real_ones(make: Make, level: str) -> None:
     for asked in ASKED.values():
         for hidden, dtype in ((3, torch.float64), (17, torch.float32), (33, torch.float32)):
@@ -117,7 +117,7 @@ def test_fake_results_have_the_sizes_of_real_ones(make: Make, level: str) -> Non
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_same_bits_as_eager(make: Make, directions: int, asked: Asked) -> None:
     flat = flat_case(make, asked, directions=directions, dtype=torch.float32)
     y, states = cpu.run_together(flat.calls())
@@ -132,7 +132,7 @@ def test_same_bits_as_eager(make: Make, directions: int, asked: Asked) -> None:
 
 
 @pytest.mark.skipif(core.module is None or len(core.module.levels()) < 2, reason="needs two levels")
-@pytest.mark.parametrize("make", [CELLS["lstm"], CELLS["gru"]], ids=["lstm", "gru"])
+@pytest.mark.parametrize("make", [CORE_CELLS["lstm"], CORE_CELLS["gru"]], ids=["lstm", "gru"])
 def test_backward_runs_at_the_level_of_forward(make: Make, monkeypatch: Any) -> None:
     flat = flat_case(make, hidden=17, dtype=torch.float32)
     monkeypatch.setattr(cpu, "choice", cpu.Choice(level="scalar"))
@@ -146,7 +146,7 @@ def test_backward_runs_at_the_level_of_forward(make: Make, monkeypatch: Any) -> 
 
 @pytest.mark.parametrize("bad", [-1, 5, 2**40])
 def test_lengths_are_checked_when_the_operator_runs(bad: int) -> None:
-    flat = flat_case(CELLS["lstm"])
+    flat = flat_case(CORE_CELLS["lstm"])
     lengths = torch.tensor([4, bad, 0])
     said = rf"LSTM: lengths\[1\] is {bad}, but x has 4 time steps.*within 0\.\.4"
     with pytest.raises(ShapeError, match=said):
@@ -158,7 +158,7 @@ def test_lengths_are_checked_when_the_operator_runs(bad: int) -> None:
 
 
 def test_tensors_that_do_not_fit_are_refused() -> None:
-    flat = flat_case(CELLS["lstm"])._replace(lengths=None)
+    flat = flat_case(CORE_CELLS["lstm"])._replace(lengths=None)
     weight_ih, weight_hh, *rest = flat.tensors
     assert flat.reset is not None
     for change, said in (
@@ -187,7 +187,7 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
 
 
 def test_lengths_written_to_before_backward_are_noticed() -> None:
-    flat = flat_case(CELLS["gru"])
+    flat = flat_case(CORE_CELLS["gru"])
     assert flat.lengths is not None
     results = OPS.recurrence(*flat)
     flat.lengths.add_(10**9)
@@ -196,7 +196,7 @@ def test_lengths_written_to_before_backward_are_noticed() -> None:
 
 
 def test_second_derivatives_are_those_of_the_reference() -> None:
-    flat = flat_case(CELLS["gru"], directions=1)
+    flat = flat_case(CORE_CELLS["gru"], directions=1)
     found = []
     for y in (OPS.recurrence(*flat)[0], reference.run(flat.calls()[0])[0]):
         (d_x,) = torch.autograd.grad(y.square().sum(), flat.x, create_graph=True)
@@ -205,7 +205,7 @@ def test_second_derivatives_are_those_of_the_reference() -> None:
 
 
 def test_transforms_are_refused_with_a_reason() -> None:
-    flat = detached(flat_case(CELLS["gru"], PLAIN))
+    flat = detached(flat_case(CORE_CELLS["gru"], PLAIN))
 
     def run(x: Tensor) -> Tensor:
         y: Tensor = OPS.recurrence(*flat._replace(x=x))[0]

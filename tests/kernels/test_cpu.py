@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.laws.cases import (
-    CELLS,
+    CORE_CELLS,
     Asked,
     Case,
     Runner,
@@ -85,7 +85,7 @@ ways = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=60)
 @given(
-    make=st.sampled_from(list(CELLS.values())),
+    make=st.sampled_from(list(CORE_CELLS.values())),
     shape=battery,
     asked=anything,
     way=ways,
@@ -117,7 +117,7 @@ WAYS = [(1, 1, 1), (2, 2, 1), (3, 3, 1), (2, 1, 2), (3, 1, 3), (3, 5, 2)]
 @pytest.mark.parametrize("input_size", [20, 45])
 def test_bits_of_a_row_depend_on_the_row_alone(level, name, input_size) -> None:
     shape = Shape(13, 13, input_size, 37, True, 3)
-    case = Case.draw(CELLS[name], RUNNER, shape, torch.float32)
+    case = Case.draw(CORE_CELLS[name], RUNNER, shape, torch.float32)
     lengths = case.lengths()
     with forced(level, 1, 1, 1):
         whole = case.run()

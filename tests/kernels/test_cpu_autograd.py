@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.laws.cases import CELLS, EVERYTHING, Case, Runner, Shape, assert_close, gradients
+from tests.laws.cases import CORE_CELLS, EVERYTHING, Case, Runner, Shape, assert_close, gradients
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, vmap
@@ -53,7 +53,7 @@ def as_tuple(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_a_second_backward_gives_the_same_bits(make) -> None:
     case = Case.draw(make, RUNNER, SHAPE, torch.float32).fresh()
     total = sum(value.square().sum() for value in case.run(**case.ask(EVERYTHING)))
@@ -126,7 +126,7 @@ def test_lengths_and_resets_written_to_after_the_call_change_nothing() -> None:
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_each_gradient_is_the_same_alone_as_with_all_others(make) -> None:
     case = Case.draw(make, RUNNER, SHAPE, torch.float32).fresh()
     call = case.ask(EVERYTHING)
@@ -138,7 +138,7 @@ def test_each_gradient_is_the_same_alone_as_with_all_others(make) -> None:
         assert torch.equal(alone[name], everything[name]), name
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", CORE_CELLS.values(), ids=CORE_CELLS)
 def test_results_that_are_not_used_count_as_zero(make) -> None:
     found = []
     for runner in (RUNNER, Runner("reference", "cpu")):

@@ -28,14 +28,32 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "elman-tanh": lambda i, h: Elman(i, h),
     "elman-relu": lambda i, h: Elman(i, h, activation="relu"),
     "elman-no-bias": lambda i, h: Elman(i, h, bias=False),
+    "elman-norm": lambda i, h: Elman(i, h, layer_norm=True),
     "lstm": lambda i, h: LSTM(i, h),
     "lstm-projected": lambda i, h: LSTM(i, h, proj_size=h - 1),
     "lstm-no-bias": lambda i, h: LSTM(i, h, bias=False),
     "lstm-projected-no-bias": lambda i, h: LSTM(i, h, proj_size=h - 1, bias=False),
+    "lstm-peephole": lambda i, h: LSTM(i, h, peephole=True),
+    "lstm-coupled": lambda i, h: LSTM(i, h, coupled=True),
+    "lstm-coupled-peephole-projected": lambda i, h: LSTM(
+        i, h, coupled=True, peephole=True, proj_size=h - 1
+    ),
+    "lstm-norm": lambda i, h: LSTM(i, h, layer_norm=True),
+    "lstm-norm-peephole-projected-no-bias": lambda i, h: LSTM(
+        i, h, layer_norm=True, peephole=True, proj_size=h - 1, bias=False
+    ),
     "gru": lambda i, h: GRU(i, h),
     "gru-no-bias": lambda i, h: GRU(i, h, bias=False),
+    "gru-norm": lambda i, h: GRU(i, h, layer_norm=True),
+    "gru-norm-no-bias": lambda i, h: GRU(i, h, layer_norm=True, bias=False),
     "gru-reset-before": lambda i, h: GRU(i, h, reset_after=False),
     "gru-reset-before-no-bias": lambda i, h: GRU(i, h, reset_after=False, bias=False),
+}
+# Those that the compiled core has kernels for; coupled gates it gets as four.
+CORE_CELLS = {
+    name: make
+    for name, make in CELLS.items()
+    if isinstance(make(2, 3), Elman | GRU | LSTM) and not {"norm", "coupled"} & {*name.split("-")}
 }
 
 # Relative and absolute tolerance of sums over a handful of steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurra.cells.cell import NO_MASKS, Cell, Masks, Params, State, Step, Structure
+from recurra.cells.norm import draw_with_norms, normalise
 from recurra.errors import ConfigError
 
 
@@ -28,9 +29,16 @@ class LSTM(Cell):
     g = tanh(W_g x + b_g + U_g h + c_g);  o = σ(W_o x + b_o + U_o h + c_o)
     c' = f ⊙ c + i ⊙ g;  h' = o ⊙ tanh(c'), or R (o ⊙ tanh(c')) with proj_size
 
+    peephole    i, f and o see the cell: p_i ⊙ c and p_f ⊙ c are added inside σ, and p_o ⊙ c' in o
+    coupled     no input gate: i = 1 − f, and the weights are stacked in the order f g o
+    layer_norm  W x, U h and what goes into tanh(c') are normalised over their features, with gains
+                α: (i f g o) from α_x ⊙ N(W x) + b + α_h ⊙ N(U h) + c;  tanh(α_c ⊙ N(c') + β_c)
+
     Shapes: x (B, input_size), h (B, proj_size or hidden_size), c (B, hidden_size);
     R = `weight_hr` (proj_size, hidden_size). Weights are stacked in the order i f g o.
-    proj_size 0 means no projection.
+    proj_size 0 means no projection. p = `weight_peephole` (3 * hidden_size), in the order i f o, or
+    f o when coupled; α_x and α_h are `norm_ih` and `norm_hh` (4 * hidden_size), α_c and β_c are
+    `norm_c` and `norm_c_bias` (hidden_size). N(a) = (a − mean) / √(variance + 1e-5).
     Raises: ConfigError when proj_size is negative or not smaller than hidden_size.
 
     >>> LSTM(3, 5, proj_size=2).parameter_shapes()["weight_hh"]
@@ -39,15 +47,24 @@ class LSTM(Cell):
     Source: Hochreiter and Schmidhuber 1997, "Long short-term memory"; the forget gate is from Gers,
     Schmidhuber and Cummins 2000, "Learning to forget"; the projection from Sak, Senior and Beaufays
     2014, "Long short-term memory recurrent neural network architectures for large scale acoustic
-    modeling", eq. 7–13, without their peepholes and non-recurrent projection.
+    modeling", eq. 7–13, without their non-recurrent projection; peepholes from Gers, Schraudolph
+    and Schmidhuber 2002, "Learning precise timing with LSTM recurrent networks"; the coupled gate
+    as in Greff et al. 2015, "LSTM: a search space odyssey"; normalisation from Ba, Kiros and Hinton
+    2016, "Layer normalization", whose two offsets are b and c here.
     """
 
     bias: bool = True
     proj_size: int = 0
+    peephole: bool = False
+    coupled: bool = False
+    layer_norm: bool = False
 
     name: ClassVar[str] = "LSTM"
     structure: ClassVar[Structure] = "dense"
-    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+
+    @property
+    def gates(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("f", "g", "o") if self.coupled else ("i", "f", "g", "o")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,13 +73,19 @@ class LSTM(Cell):
                 f"LSTM: proj_size is {self.proj_size}, but must be 0 (no projection) or smaller "
                 f"than hidden_size, which is {self.hidden_size}."
             )
+        if self.coupled and self.layer_norm:
+            raise ConfigError(
+                "LSTM: coupled and layer_norm are not defined together: the input gate has no sum "
+                "of its own that could be normalised. Choose one."
+            )
 
     @property
     def output_size(self) -> int:
         return self.proj_size or self.hidden_size
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        stacked = 4 * self.hidden_size
+        size = self.hidden_size
+        stacked = len(self.gates) * size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (stacked, self.input_size),
             "weight_hh": (stacked, self.output_size),
@@ -70,7 +93,13 @@ class LSTM(Cell):
         if self.bias:
             shapes |= {"bias_ih": (stacked,), "bias_hh": (stacked,)}
         if self.proj_size:
-            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+            shapes["weight_hr"] = (self.proj_size, size)
+        if self.peephole:
+            shapes["weight_peephole"] = ((2 if self.coupled else 3) * size,)
+        if self.layer_norm:
+            shapes |= {"norm_ih": (stacked,), "norm_hh": (stacked,), "norm_c": (size,)}
+            if self.bias:
+                shapes["norm_c_bias"] = (size,)
         return shapes
 
     def state_sizes(self) -> dict[str, int]:
@@ -79,21 +108,55 @@ class LSTM(Cell):
     def make_state(self, *parts: Tensor) -> State:
         return LSTMState(*parts)
 
+    def draw(self, params: Params) -> None:
+        draw_with_norms(super().draw, params)
+
     def project(self, x: Tensor, params: Params) -> Tensor:
         bias = params["bias_ih"] + params["bias_hh"] if self.bias else None
-        return F.linear(x, params["weight_ih"], bias)
+        if not self.layer_norm:
+            return F.linear(x, params["weight_ih"], bias)
+        return normalise(F.linear(x, params["weight_ih"]), params["norm_ih"], bias)
 
     def bind(self, params: Params, masks: Masks = NO_MASKS) -> Step:
         u = params["weight_hh"].t()
         projection = params["weight_hr"].t() if self.proj_size else None
+        peepholes: tuple[Tensor, ...] = ()
+        if self.peephole:
+            peepholes = params["weight_peephole"].chunk(len(self.gates) - 1)
+        norm_hh, norm_c = params.get("norm_hh"), params.get("norm_c")
+        norm_c_bias = params.get("norm_c_bias")
 
         def step(projected_t: Tensor, state: LSTMState) -> tuple[Tensor, State]:
             h, c = state
-            i, f, g, o = torch.addmm(projected_t, masks.drop(h), u).chunk(4, dim=1)
-            c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
-            h = torch.sigmoid(o) * torch.tanh(c)
+            if norm_hh is None:
+                gates = torch.addmm(projected_t, masks.drop(h), u)
+            else:
+                gates = projected_t + normalise(masks.drop(h) @ u, norm_hh, None)
+            *i_f, g, o = gates.chunk(len(self.gates), dim=1)
+            if peepholes:
+                pairs = zip(i_f, peepholes[:-1], strict=True)
+                i_f = [torch.addcmul(gate, peephole, c) for gate, peephole in pairs]
+            f = torch.sigmoid(i_f[-1])
+            i = 1 - f if self.coupled else torch.sigmoid(i_f[0])
+            c = torch.addcmul(f * c, i, torch.tanh(g))
+            if peepholes:
+                o = torch.addcmul(o, peepholes[-1], c)
+            shown = c if norm_c is None else normalise(c, norm_c, norm_c_bias)
+            h = torch.sigmoid(o) * torch.tanh(shown)
             if projection is not None:
                 h = h @ projection
             return h, LSTMState(h, c)
 
         return step
+
+    def uncouple(self, params: Params) -> tuple[LSTM, Params]:
+        """The LSTM with four gates that computes the same, because 1 − σ(a) = σ(−a)."""
+        plain = replace(self, coupled=False)
+        found = dict(params)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            if name in params:
+                found[name] = torch.cat((-params[name][: self.hidden_size], params[name]))
+        if self.peephole:
+            peephole = params["weight_peephole"]
+            found["weight_peephole"] = torch.cat((-peephole[: self.hidden_size], peephole))
+        return plain, found

@@ -30,7 +30,6 @@ from recurra.errors import BackendError, ShapeError
 from recurra.kernels import core, cpu
 from recurra.kernels.layout import (
     Layout,
-    kind_of,
     run_backward,
     run_forward,
     saved_size,
@@ -38,12 +37,14 @@ from recurra.kernels.layout import (
 )
 from recurra.kernels.sequence import Sequence, Zoneout, check_within
 
-# By the names that are written into exported programs, in the order of `kind_of`:
-# (input, hidden, output, bias) to the cell.
+# By the names that are written into exported programs: (input, hidden, output, bias) to the cell.
 CELLS: Mapping[str, Callable[[int, int, int, bool], Cell]] = {
     "elman_tanh": lambda i, h, o, bias: Elman(i, h, bias=bias),
     "elman_relu": lambda i, h, o, bias: Elman(i, h, activation="relu", bias=bias),
     "lstm": lambda i, h, o, bias: LSTM(i, h, bias=bias, proj_size=0 if o == h else o),
+    "lstm_peephole": lambda i, h, o, bias: LSTM(
+        i, h, bias=bias, proj_size=0 if o == h else o, peephole=True
+    ),
     "gru": lambda i, h, o, bias: GRU(i, h, bias=bias),
     "gru_reset_before": lambda i, h, o, bias: GRU(i, h, bias=bias, reset_after=False),
 }
@@ -190,7 +191,7 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
         None if first.lengths is None else first.lengths.values,
         first.reset,
         drawn,
-        list(CELLS)[kind_of(cell)],
+        _name_of(cell),
         [cell.input_size, cell.hidden_size, cell.output_size],
         "bias_ih" in first.params,
         first.batch_first,
@@ -201,6 +202,16 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
         first.recompute == "gates",
         first.clip_state_grad or 0.0,
     )
+
+
+def _name_of(cell: Cell) -> str:
+    """The key of CELLS."""
+    if isinstance(cell, LSTM):
+        return "lstm_peephole" if cell.peephole else "lstm"
+    if isinstance(cell, GRU):
+        return "gru" if cell.reset_after else "gru_reset_before"
+    assert isinstance(cell, Elman)
+    return f"elman_{cell.activation}"
 
 
 def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:

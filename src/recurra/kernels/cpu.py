@@ -65,6 +65,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return "the compiled core was not built; see `recurra doctor`"
     if type(cell) not in (Elman, LSTM, GRU):
         return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
+    if isinstance(cell, Elman | LSTM | GRU) and cell.layer_norm:
+        return "it has no layer normalisation inside a cell"
     if dtype not in DTYPES and dtype not in WIDENED:
         return f"it has no {dtype}"
     if features.learned_start:
@@ -90,6 +92,7 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
     """Both directions of a layer at once, their outputs side by side on the last axis."""
     if not all(_alike(call, calls[0]) for call in calls):
         return _side_by_side([run(call) for call in calls])
+    calls = [plain(call) for call in calls]
     x = calls[0].x
     tensors = tensors_of(calls)
     compiling = torch.compiler.is_compiling()
@@ -111,6 +114,14 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
     count = len(parts) // len(calls)
     make = calls[0].cell.make_state
     return output, [make(*parts[n * count : (n + 1) * count]) for n in range(len(calls))]
+
+
+def plain(call: Sequence) -> Sequence:
+    """The call as one of a cell that the core has: coupled gates written as four."""
+    if not isinstance(call.cell, LSTM) or not call.cell.coupled:
+        return call
+    cell, params = call.cell.uncouple(call.params)
+    return replace(call, cell=cell, params=params)
 
 
 def _alike(call: Sequence, other: Sequence) -> bool:
@@ -231,7 +242,7 @@ def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int 
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     shape = (features.batch, features.time, *sizes)
     layer = (kind_of(cell), dtype == torch.float64, *shape, False, 0.0, *NO_ROWS, 0, *NO_ROWS)
-    direction = (0,) * 25
+    direction = (0,) * 26
     threads, slices, team = core.module.outline(_threaded(choice), layer, (direction,) * directions)
     level = current_level()
     return Outline(level, core.module.vector_bits(level), threads, slices, team)

@@ -33,6 +33,12 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
     if isinstance(cell, GRU) and not cell.reset_after:
         return "its GRU resets after the product, and the cell has reset_after=False"
+    if isinstance(cell, Elman | LSTM | GRU) and cell.layer_norm:
+        return "it has no layer normalisation inside a cell"
+    if isinstance(cell, LSTM) and cell.peephole:
+        return "it has no peepholes"
+    if isinstance(cell, LSTM) and cell.coupled:
+        return "it has no coupled gates"
     if dtype not in DTYPES:
         return f"it has no {dtype}"
     if features.reset:

@@ -144,6 +144,7 @@ class Layout:
             params.get("bias_ih", 0),
             params.get("bias_hh", 0),
             params.get("weight_hr", 0),
+            params.get("weight_peephole", 0),
             *state,
             *self._mask(call),
             *zones[0],
@@ -208,7 +209,7 @@ def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     options = (rebuild, 0.0)
     layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *options, *NO_ROWS, 0, *NO_ROWS)
-    direction = (False, *(0,) * 7, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
+    direction = (False, *(0,) * 8, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
     return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
 
 
@@ -254,6 +255,7 @@ def run_backward(
                 params.get("bias_ih", 0),
                 params.get("bias_hh", 0),
                 params.get("weight_hr", 0),
+                params.get("weight_peephole", 0),
                 *starts[:2],
             )
         )

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from recurra.cells.cell import Cell, Params
+from recurra.cells.lstm import LSTM
 from recurra.kernels import core, cpu
 from recurra.kernels.layout import kind_of
 from recurra.kernels.sequence import Features
 
 # How weights are stored, in the order of csrc/plan.h: float32 stands for the layer's own dtype.
 WEIGHTS = ("float32", "bfloat16", "int8")
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 # A second thread pays from about this many bytes of weights; below, waking it costs more.
 BYTES_OF_A_THREAD = 512 * 1024
 
@@ -53,6 +55,7 @@ class CoreStream:
         keep: SequenceOf[SequenceOf[float]],
     ) -> None:
         like = next(iter(params[0].values()))
+        cells, params = _plain(cells, params)
         for cell, own in zip(cells, params, strict=True):
             for name, shape in cell.parameter_shapes().items():
                 core.check(cell.name, name, own[name], shape, like.dtype)
@@ -71,10 +74,7 @@ class CoreStream:
                 cell.input_size,
                 cell.hidden_size,
                 cell.output_size,
-                *(
-                    own[name].data_ptr() if name in own else 0
-                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-                ),
+                *(own[name].data_ptr() if name in own else 0 for name in PARAMETERS),
                 *([part.data_ptr() for part in parts] + [0])[:2],
                 *([*zone, 0.0])[:2],
             )
@@ -94,6 +94,15 @@ class CoreStream:
         y_batch, y_time, _ = y.stride()
         time = x.shape[1]
         self._push(x.data_ptr(), x_batch, x_time, y.data_ptr(), y_batch, y_time, time)
+
+
+def _plain(cells: SequenceOf[Cell], params: SequenceOf[Params]) -> tuple[list[Cell], list[Params]]:
+    """The same cells as the core has them, see `cpu.plain`."""
+    pairs = [
+        cell.uncouple(own) if isinstance(cell, LSTM) and cell.coupled else (cell, own)
+        for cell, own in zip(cells, params, strict=True)
+    ]
+    return [cell for cell, _ in pairs], [own for _, own in pairs]
 
 
 def _threads(cells: SequenceOf[Cell], weights: str) -> int:

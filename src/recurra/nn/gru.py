@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 
 from recurra.cells.gru import GRU as Cell
-from recurra.nn.arguments import cells_for
+from recurra.nn.arguments import cells_for, check_flags
 from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
@@ -29,6 +29,9 @@ class GRU(Recurrent):
     on h for a whole sequence, before the recurrent product; `variational_dropout`, one mask on each
     layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
     it was at a step, with its expectation in evaluation. See `recurra.nn.dropouts`.
+
+    `layer_norm` normalises inside the cell. What all layers take besides is in
+    `recurra.nn.options`.
 
     `layer.stream(batch_size)` runs the layer one step at a time, see `recurra.nn.Stream`.
 
@@ -60,10 +63,13 @@ class GRU(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         reset_after: bool = True,
+        layer_norm: bool = False,
         **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
-            return Cell(inputs, hidden, bias=bias, reset_after=reset_after)
+            return Cell(inputs, hidden, bias=bias, reset_after=reset_after, layer_norm=layer_norm)
+
+        check_flags("GRU", reset_after=reset_after, layer_norm=layer_norm)
 
         super().__init__(
             cells_for("GRU", make, input_size, hidden_size, num_layers, bidirectional),
@@ -77,4 +83,5 @@ class GRU(Recurrent):
             **options,
         )
         self.reset_after = reset_after
+        self.layer_norm = layer_norm
         self.mode = "GRU"

@@ -66,10 +66,9 @@ class Init:
 
     def fill(self, cell: Cell, params: Params) -> None:
         """Draw the parameters in place, from torch's global generator."""
+        cell.draw(params)
         if self.method == "orthogonal":
             _orthogonal(cell, params)
-        else:
-            cell.draw(params)
         if self.chrono_length is not None:
             _chrono(cell, params, self.chrono_length)
         if self.forget_bias is not None:
@@ -87,7 +86,7 @@ def _orthogonal(cell: Cell, params: Params) -> None:
                 nn.init.xavier_uniform_(block)
         elif value.dim() == 2:
             nn.init.xavier_uniform_(value)
-        else:
+        elif not name.startswith("norm_"):
             nn.init.zeros_(value)
     if cell.name == "LSTM" and "bias_ih" in params:
         _set_bias(cell, params, "f", 1.0)
@@ -98,7 +97,7 @@ def _chrono(cell: Cell, params: Params, longest: int) -> None:
     nn.init.zeros_(params["bias_hh"])
     drawn = params["bias_ih"].new_empty(cell.hidden_size).uniform_(1, longest - 1).log()
     _set_bias(cell, params, FORGET_GATES[cell.name], drawn)
-    if cell.name == "LSTM":
+    if "i" in cell.gates:
         _set_bias(cell, params, "i", -drawn)
 
 

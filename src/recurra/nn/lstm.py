@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.lstm import LSTM as Cell
-from recurra.nn.arguments import cells_for
+from recurra.nn.arguments import cells_for, check_flags
 from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
@@ -31,6 +31,9 @@ class LSTM(Recurrent):
     layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
     it was at a step, one number or a pair for (h, c), with its expectation in evaluation. See
     `recurra.nn.dropouts`.
+
+    Inside the cell, by keyword: `peephole`, `coupled`, `layer_norm`, see `recurra.cells.LSTM`. What
+    all layers take besides is in `recurra.nn.options`.
 
     `layer.stream(batch_size)` runs the layer one step at a time, see `recurra.nn.Stream`.
 
@@ -62,10 +65,24 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
         **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Cell:
-            return Cell(inputs, hidden, bias=bias, proj_size=proj_size)
+            return Cell(
+                inputs,
+                hidden,
+                bias=bias,
+                proj_size=proj_size,
+                peephole=peephole,
+                coupled=coupled,
+                layer_norm=layer_norm,
+            )
+
+        check_flags("LSTM", peephole=peephole, coupled=coupled, layer_norm=layer_norm)
 
         super().__init__(
             cells_for("LSTM", make, input_size, hidden_size, num_layers, bidirectional),
@@ -79,6 +96,9 @@ class LSTM(Recurrent):
             **options,
         )
         self.proj_size = proj_size
+        self.peephole = peephole
+        self.coupled = coupled
+        self.layer_norm = layer_norm
         self.mode = "LSTM"
 
     def forward(

@@ -62,6 +62,9 @@ USUAL = {
     "clip_state_grad": None,
     "recompute": None,
     "reset_after": True,
+    "peephole": False,
+    "coupled": False,
+    "layer_norm": False,
     "backend": dispatch.AUTO,
 }
 

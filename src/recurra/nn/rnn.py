@@ -8,7 +8,7 @@ from typing import Literal, Unpack
 import torch
 
 from recurra.cells.elman import Elman
-from recurra.nn.arguments import cells_for
+from recurra.nn.arguments import cells_for, check_flags
 from recurra.nn.options import GatedOptions
 from recurra.nn.recurrent import Recurrent
 
@@ -27,6 +27,9 @@ class RNN(Recurrent):
     on h for a whole sequence, before the recurrent product; `variational_dropout`, one mask on each
     layer's input, the same at every step; `zoneout`, the chance that a unit of the state stays as
     it was at a step, with its expectation in evaluation. See `recurra.nn.dropouts`.
+
+    `layer_norm` normalises inside the cell. What all layers take besides is in
+    `recurra.nn.options`.
 
     `layer.stream(batch_size)` runs the layer one step at a time, see `recurra.nn.Stream`.
 
@@ -57,10 +60,14 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        layer_norm: bool = False,
         **options: Unpack[GatedOptions],
     ) -> None:
         def make(inputs: int, hidden: int) -> Elman:
-            return Elman(inputs, hidden, activation=nonlinearity, bias=bias)
+            return Elman(inputs, hidden, activation=nonlinearity, bias=bias, layer_norm=layer_norm)
+
+        check_flags("RNN", layer_norm=layer_norm)
 
         super().__init__(
             cells_for("RNN", make, input_size, hidden_size, num_layers, bidirectional),
@@ -74,4 +81,5 @@ class RNN(Recurrent):
             **options,
         )
         self.nonlinearity = nonlinearity
+        self.layer_norm = layer_norm
         self.mode = f"RNN_{nonlinearity.upper()}"
