@@ -19,7 +19,11 @@ from torch import Tensor
 from recurra.cells.cell import Cell, Masks, Params, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
+from recurra.cells.ind_rnn import IndRNN
+from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
+from recurra.cells.mlstm import MLSTM
+from recurra.cells.slstm import SLSTM
 from recurra.kernels import dispatch
 from recurra.kernels.recompute import run_in_segments, segments_of
 from recurra.kernels.sequence import Features, Recompute, Sequence, Zoneout, check_lengths
@@ -48,6 +52,20 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "gru-norm-no-bias": lambda i, h: GRU(i, h, layer_norm=True, bias=False),
     "gru-reset-before": lambda i, h: GRU(i, h, reset_after=False),
     "gru-reset-before-no-bias": lambda i, h: GRU(i, h, reset_after=False, bias=False),
+    "indrnn-relu": lambda i, h: IndRNN(i, h, memory_length=50),
+    "indrnn-tanh-no-bias": lambda i, h: IndRNN(i, h, activation="tanh", bias=False),
+    "lem": lambda i, h: LEM(i, h),
+    "lem-slow-no-bias": lambda i, h: LEM(i, h, dt=0.3, bias=False),
+    "slstm": lambda i, h: SLSTM(i, h),
+    "slstm-heads": lambda i, h: SLSTM(i, 2 * h, num_heads=2),
+    "slstm-exp-no-bias": lambda i, h: SLSTM(i, h, forget_gate="exp", bias=False),
+    "mlstm": lambda i, h: MLSTM(i, h),
+    "mlstm-heads": lambda i, h: MLSTM(i, 2 * h, num_heads=2),
+    "mlstm-exp-no-bias": lambda i, h: MLSTM(i, h, forget_gate="exp", bias=False),
+}
+# Those that the compiled core has kernels for.
+CORE_CELLS = {
+    name: make for name, make in CELLS.items() if isinstance(make(2, 3), Elman | GRU | LSTM)
 }
 # Those that the compiled core has kernels for; coupled gates it gets as four.
 CORE_CELLS = {
@@ -75,6 +93,8 @@ class Runner:
     device: str
 
     def refuses(self, cell: Cell, features: Features) -> str | None:
+        if features.masks and not cell.has_recurrent_product:
+            return "layers refuse it: the cell has no product with h"
         device = torch.device("cuda" if self.backend == "cudnn" else self.device)
         return dispatch.BACKENDS[self.backend].why_not(cell, features, torch.float32, device)
 
@@ -93,8 +113,10 @@ class Runner:
 
 
 RUNNERS = [Runner("reference", "cpu"), Runner("cudnn", "cpu"), Runner("cpu", "cpu")]
+RUNNERS += [Runner("chunkwise", "cpu")]
 if torch.cuda.is_available():
     RUNNERS += [Runner("reference", "cuda"), Runner("cudnn", "cuda")]
+    RUNNERS += [Runner("chunkwise", "cuda")]
 
 
 def pairs(**features: bool) -> list[Any]:
@@ -199,8 +221,17 @@ class Case:
             # Smaller for many inputs: an exploding recurrence has no digits left to compare.
             spread = 0.6 * min(1.0, (5 / size[-1]) ** 0.5) if len(size) == 2 else 0.6
             params[name] = spread * normal(*size)
-        state = cell.make_state(*(normal(shape.batch, s) for s in cell.state_sizes().values()))
+        parts = {part: normal(shape.batch, size) for part, size in cell.state_sizes().items()}
+        if isinstance(cell, SLSTM):
+            parts["n"] = parts["n"].abs() + 0.5  # a sum of gates, and h is divided by it
+        state = cell.make_state(*parts.values())
         return cls(cell, runner, x, params, state, shape.batch_first, rng)
+
+    @property
+    def start_of_output(self) -> Tensor | None:
+        """The part of the state passed in that the output is, where it is one."""
+        part = self.cell.output_part
+        return None if part is None else getattr(self.state, part)
 
     @property
     def batch(self) -> int:
@@ -228,7 +259,7 @@ class Case:
 
     def zoneout(self, *, drawn: bool = True) -> tuple[Tensor | float, ...]:
         """Another share of every part to be kept; drawn: 0 or 1 for each step and unit."""
-        shares = [0.4, 0.3][: len(self.state)]
+        shares = [0.4, 0.3, 0.2, 0.5][: len(self.state)]
         if not drawn:
             return tuple(shares)
         choices = [
@@ -364,8 +395,8 @@ def by_hand(case: Case, call: dict[str, Any]) -> tuple[Tensor, ...]:
                 keeps = [k[own, t] if isinstance(k, Tensor) else k for k in call["zoneout"]]
                 parts = zip(keeps, state, stepped, strict=True)
                 stepped = cell.make_state(*(k * old + (1 - k) * new for k, old, new in parts))
-                assert cell.output_part == "h"
-                output_t = stepped.h
+                if cell.output_part is not None:
+                    output_t = getattr(stepped, cell.output_part)
             state = stepped
             output[own, t] = output_t
         finals.append(state)

@@ -8,7 +8,32 @@ from recurra.cells.elman import Elman as Elman
 from recurra.cells.elman import ElmanState as ElmanState
 from recurra.cells.gru import GRU as GRU
 from recurra.cells.gru import GRUState as GRUState
+from recurra.cells.ind_rnn import IndRNN as IndRNN
+from recurra.cells.ind_rnn import IndRNNState as IndRNNState
+from recurra.cells.lem import LEM as LEM
+from recurra.cells.lem import LEMState as LEMState
 from recurra.cells.lstm import LSTM as LSTM
 from recurra.cells.lstm import LSTMState as LSTMState
+from recurra.cells.mlstm import MLSTM as MLSTM
+from recurra.cells.mlstm import MLSTMState as MLSTMState
+from recurra.cells.slstm import SLSTM as SLSTM
+from recurra.cells.slstm import SLSTMState as SLSTMState
 
-__all__ = ["GRU", "LSTM", "Cell", "Elman", "ElmanState", "GRUState", "LSTMState", "Masks"]
+__all__ = [
+    "GRU",
+    "LEM",
+    "LSTM",
+    "MLSTM",
+    "SLSTM",
+    "Cell",
+    "Elman",
+    "ElmanState",
+    "GRUState",
+    "IndRNN",
+    "IndRNNState",
+    "LEMState",
+    "LSTMState",
+    "MLSTMState",
+    "Masks",
+    "SLSTMState",
+]

@@ -59,7 +59,8 @@ class Cell(ABC):
     """One recurrence: its equation, parameters and state. Frozen and hashable.
 
     name is how messages call it, structure says how state units mix (it decides which kernels can
-    exist), gates lists the blocks of the stacked weights in order.
+    exist), gates lists the blocks of the stacked weights in order. has_recurrent_product says
+    whether h is multiplied by weights at the next step, which is where dropout masks act.
     Raises: ConfigError when a size is not a positive integer.
     """
 
@@ -69,6 +70,7 @@ class Cell(ABC):
     name: ClassVar[str]
     structure: ClassVar[Structure]
     gates: ClassVar[tuple[str, ...]]
+    has_recurrent_product: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for label in ("input_size", "hidden_size"):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from recurra.cells.cell import Cell, Masks, State
 from recurra.errors import BackendError, ConfigError, unknown
+from recurra.kernels import chunkwise, cpu, cudnn, reference
 from recurra.kernels import compiled as compiled  # registers its operators
-from recurra.kernels import cpu, cudnn, reference
 from recurra.kernels.recompute import run_in_segments, segments_of
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
@@ -38,7 +38,12 @@ class Backend(Protocol):
 Together = Callable[[SequenceOf[Sequence]], tuple[Tensor, list[State]]]
 
 # In order of preference; the last one can run everything.
-BACKENDS: Mapping[str, Backend] = {"cudnn": cudnn, "cpu": cpu, "reference": reference}
+BACKENDS: Mapping[str, Backend] = {
+    "cudnn": cudnn,
+    "cpu": cpu,
+    "chunkwise": chunkwise,
+    "reference": reference,
+}
 # Those that know recompute="gates" themselves.
 REBUILDING = ("cpu", "reference")
 AUTO = "auto"

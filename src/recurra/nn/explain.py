@@ -37,6 +37,7 @@ def explain(
       layer 0: cpu
         ...-bit vectors, 1 thread ...; second derivatives by reference
         not cudnn: it needs a CUDA device, and x is on cpu
+        not chunkwise: it runs mLSTM only, and the cell is GRU
         not reference: it could, but cpu is preferred
     """
     if isinstance(layer, CellLayer):
