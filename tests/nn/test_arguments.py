@@ -109,6 +109,18 @@ def test_lengths_and_resets_are_checked_under_the_name_of_the_layer() -> None:
         ("GRU", (3, 4), {"init": "xavier"}, r"GRU: unknown init 'xavier'"),
         ("RNN", (3, 4), {"nonlinearity": "relU"}, r"unknown activation 'relU'"),
         ("LSTM", (3, 4), {"proj_size": 4}, r"LSTM: proj_size is 4"),
+        ("IndRNN", (3, 4), {"activation": "gelu"}, r"unknown activation 'gelu'"),
+        ("IndRNN", (3, 4), {"memory_length": 0}, r"memory_length is 0, but must be at least 1"),
+        ("LEM", (3, 4), {"dt": 2.0}, r"LEM: dt is 2\.0, but must be a number above 0"),
+        ("SLSTM", (3, [4, 3]), {"num_heads": 2}, r"num_heads=2 does not divide hidden_size=3"),
+        ("MLSTM", (3, 4), {"forget_gate": "tanh"}, r"unknown forget_gate 'tanh'"),
+        (
+            "MLSTM",
+            (3, 4),
+            {"recurrent_dropout": 0.1},
+            r"MLSTM: recurrent_dropout is 0\.1, but it masks h .* mLSTM has none\. Leave it out",
+        ),
+        ("MLSTM", (3, 4), {"recurrent_dropout": 1.5}, r"must be a number from 0 to 1"),
     ],
 )
 def test_settings_that_do_not_fit(kind, arguments, options, message) -> None:

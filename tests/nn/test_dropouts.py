@@ -14,14 +14,20 @@ from recurra import nn
 from recurra.kernels import dispatch, reference
 from recurra.kernels.sequence import Features, Sequence
 
-KINDS = ["RNN", "LSTM", "GRU"]
+KINDS = ["RNN", "LSTM", "GRU", "IndRNN", "LEM", "SLSTM"]
+PARTS = {"LSTM": 2, "LEM": 2, "SLSTM": 4}  # of the state; 1 elsewhere
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ALL = {"zoneout": 0.3, "recurrent_dropout": 0.4, "variational_dropout": 0.2}
 
 
 def _make(kind: str, *arguments, **options) -> torch.nn.Module:
     torch.manual_seed(3)
-    return getattr(nn, kind)(*arguments, **options)
+    layer = getattr(nn, kind)(*arguments, **options)
+    if kind == "SLSTM":  # it is drawn without recurrence, and then a mask changes nothing
+        for name, value in layer.named_parameters():
+            if name.startswith("weight_hh"):
+                torch.nn.init.uniform_(value, -0.5, 0.5)
+    return layer
 
 
 def _seeded(layer: torch.nn.Module, *arguments, **options):
@@ -123,7 +129,7 @@ def test_evaluation_draws_nothing_and_keeps_the_expectation(calls, kind) -> None
     for call in calls:
         assert call.masks is None
         assert set(call.zoneout.keep) == {0.3}
-        assert len(call.zoneout.keep) == (2 if kind == "LSTM" else 1)
+        assert len(call.zoneout.keep) == PARTS.get(kind, 1)
 
 
 def test_expected_zoneout_by_hand() -> None:

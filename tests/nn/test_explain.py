@@ -30,6 +30,16 @@ def test_each_layer_and_direction_is_named_with_its_backend() -> None:
     assert set(lines[step::step]) == {"    not reference: it could, but cpu is preferred"}
 
 
+def test_chunks_of_time_are_told_from_steps() -> None:
+    x = torch.zeros(7, 2, 3)
+    lines = recurra.explain(nn.MLSTM(3, 4), x).splitlines()
+    assert lines[1] == "  layer 0: chunkwise"
+    assert lines[-1] == "    not reference: it could, but chunkwise is preferred"
+    text = recurra.explain(nn.MLSTM(3, 4, zoneout=0.1), x)
+    assert "layer 0: reference" in text
+    assert "not chunkwise: zoneout changes the state at every step" in text
+
+
 def how(layer: torch.nn.Module, x: torch.Tensor) -> str:
     return recurra.explain(layer, x).splitlines()[2].strip()
 

@@ -15,13 +15,18 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from recurra import nn
 from recurra.kernels import dispatch
 
-KINDS = ["RNN", "LSTM", "GRU"]
+KINDS = ["RNN", "LSTM", "GRU", "IndRNN", "LEM", "SLSTM", "MLSTM"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def _make(kind: str, *arguments, **options) -> torch.nn.Module:
     torch.manual_seed(3)
     return getattr(nn, kind)(*arguments, **options)
+
+
+def _weight(kind: str) -> str:
+    """A parameter of the first layer that is not drawn as zeros: recurrent where there is one."""
+    return "weight_ih_l0" if kind in ("SLSTM", "MLSTM") else "weight_hh_l0"
 
 
 def _flat(state) -> list[Tensor]:
@@ -103,7 +108,7 @@ def test_sizes_per_layer_equal_layers_one_after_another(kind, bidirectional) -> 
     expected, second = upper(between)
     output, final = layer(x)
     torch.testing.assert_close(output, expected)
-    parts = final if kind == "LSTM" else (final,)
+    parts = (final,) if isinstance(final[0], Tensor) else final
     for part, low, high in zip(parts, _pairwise(first), _pairwise(second), strict=True):
         assert isinstance(part, tuple)
         torch.testing.assert_close(part, (low, high))
@@ -137,14 +142,14 @@ def test_parametrized_weight_is_seen_and_trained(kind) -> None:
             return weight * self.factor
 
     layer, x = _make(kind, 3, 4), torch.randn(5, 2, 3)
-    halved = copy.deepcopy(layer)
+    halved, name = copy.deepcopy(layer), _weight(kind)
     with torch.no_grad():
-        halved.weight_hh_l0 *= 0.5
-    parametrize.register_parametrization(layer, "weight_hh_l0", Scale())
+        getattr(halved, name).mul_(0.5)
+    parametrize.register_parametrization(layer, name, Scale())
     output, _ = layer(x)
     torch.testing.assert_close(output, halved(x)[0])
     output.sum().backward()
-    scale = layer.parametrizations.weight_hh_l0[0]
+    scale = layer.parametrizations[name][0]
     assert scale.factor.grad is not None
     assert scale.factor.grad != 0
 
@@ -156,7 +161,7 @@ def test_changed_weights_are_seen_at_the_next_call(kind) -> None:
     layer.weight_ih_l0.data = layer.weight_ih_l0.data * 2
     after, _ = layer(x)
     assert not torch.allclose(before, after)
-    prune.random_unstructured(layer, "weight_hh_l0", 0.5)
+    prune.random_unstructured(layer, _weight(kind), 0.5)
     assert not torch.allclose(layer(x)[0], after)
     zeros = {name: torch.zeros_like(value) for name, value in layer.named_parameters()}
     output, _ = torch.func.functional_call(layer, zeros, (x,))
@@ -235,6 +240,11 @@ def test_repr_says_what_is_unusual() -> None:
     layer = nn.LSTM(3, [8, 5], batch_first=True, proj_size=2, backend="reference")
     assert repr(layer) == "LSTM(3, (8, 5), proj_size=2, batch_first=True, backend='reference')"
     assert repr(nn.RNN(3, 5, 2, "relu")) == "RNN(3, 5, num_layers=2, nonlinearity='relu')"
+    layer = nn.IndRNN(3, 5, activation="tanh", memory_length=9)
+    assert repr(layer) == "IndRNN(3, 5, activation='tanh', memory_length=9)"
+    assert repr(nn.LEM(3, 5, dt=0.5)) == "LEM(3, 5, dt=0.5)"
+    assert repr(nn.SLSTM(3, 4, forget_gate="exp")) == "SLSTM(3, 4, forget_gate='exp')"
+    assert repr(nn.MLSTM(3, [4, 2], num_heads=2)) == "MLSTM(3, (4, 2), num_heads=2)"
     layer = nn.LSTM(3, 5, zoneout=[0.05, 0.5], recurrent_dropout=0.25, variational_dropout=1)
     assert repr(layer) == (
         "LSTM(3, 5, zoneout=(0.05, 0.5), recurrent_dropout=0.25, variational_dropout=1.0)"

@@ -29,6 +29,14 @@ LAYERS = [
     (nn.GRU, (5, 19, 3), {"bias": False, "zoneout": 0.2}),
     (nn.GRU, (5, 19), {"reset_after": False}),
 ]
+# What the core has no kernel for streams by the reference.
+NEWER = [
+    (nn.IndRNN, (3, 5, 3), {"activation": "tanh"}),
+    (nn.LEM, (3, [6, 5]), {"dt": 0.5, "zoneout": (0.1, 0.4)}),
+    (nn.SLSTM, (3, 6, 2), {"num_heads": 2}),
+    (nn.MLSTM, (3, 6, 2), {"num_heads": 2}),
+    (nn.MLSTM, (3, [6, 4]), {"forget_gate": "exp", "bias": False}),
+]
 every_layer = pytest.mark.parametrize(
     ("kind", "sizes", "keywords"), LAYERS, ids=lambda value: getattr(value, "__name__", str(value))
 )
@@ -88,6 +96,28 @@ def test_the_reference_streams_the_same_numbers(kind, sizes, keywords) -> None:
     assert stream.backend == "reference"
     pushed = torch.stack([stream.push(x[:, t]) for t in range(5)], 1)
     torch.testing.assert_close(pushed, layer(x)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "sizes", "keywords"), NEWER)
+@torch.no_grad()
+def test_layers_without_a_kernel_stream_the_numbers_of_the_layer(kind, sizes, keywords) -> None:
+    layer = made(kind, sizes, keywords, dtype=torch.float64)
+    x = torch.randn(2, 9, 3, dtype=torch.float64)
+    whole, final = layer(x)
+    stream = layer.stream(2)
+    assert stream.backend == "reference"
+    pushed = [stream.push(x[:, t]) for t in range(5)]
+    state = stream.state
+    rest = stream.push_chunk(x[:, 5:])
+    torch.testing.assert_close(torch.cat([torch.stack(pushed, 1), rest], 1), whole)
+    torch.testing.assert_close(parts_of(stream.state), parts_of(final))
+    torch.testing.assert_close(layer(x[:, 5:], state)[0], rest)
+    stream.restore(state)
+    assert torch.equal(stream.push_chunk(x[:, 5:]), rest)
+    stream.reset([1])
+    after = stream.push(x[:, 0])
+    torch.testing.assert_close(after[1], whole[1, 0])
+    assert not torch.allclose(after[0], whole[0, 0])
 
 
 @torch.no_grad()

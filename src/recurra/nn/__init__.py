@@ -6,9 +6,26 @@ from recurra.nn.cell_layers import GRUCell as GRUCell
 from recurra.nn.cell_layers import LSTMCell as LSTMCell
 from recurra.nn.cell_layers import RNNCell as RNNCell
 from recurra.nn.gru import GRU as GRU
+from recurra.nn.ind_rnn import IndRNN as IndRNN
+from recurra.nn.lem import LEM as LEM
 from recurra.nn.linear import Linear as Linear
 from recurra.nn.lstm import LSTM as LSTM
+from recurra.nn.mlstm import MLSTM as MLSTM
 from recurra.nn.rnn import RNN as RNN
+from recurra.nn.slstm import SLSTM as SLSTM
 from recurra.nn.stream import Stream as Stream
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "Linear", "RNNCell", "Stream"]
+__all__ = [
+    "GRU",
+    "LEM",
+    "LSTM",
+    "MLSTM",
+    "RNN",
+    "SLSTM",
+    "GRUCell",
+    "IndRNN",
+    "LSTMCell",
+    "Linear",
+    "RNNCell",
+    "Stream",
+]

@@ -102,6 +102,22 @@ def check_recompute(who: str, recompute: Any) -> Recompute:
     return recompute
 
 
+def check_recurrent_dropout(who: str, recurrent_dropout: Any, cell: Cell) -> float:
+    """The probability as a float.
+
+    Raises: ConfigError for what is no number from 0 to 1, and for one above 0 where the cell has no
+    product with h that a mask could act in.
+    """
+    p = check_probability(who, "recurrent_dropout", recurrent_dropout)
+    if p > 0 and not cell.has_recurrent_product:
+        raise ConfigError(
+            f"{who}: recurrent_dropout is {p}, but it masks h in the product with recurrent "
+            f"weights, and {cell.name} has none. Leave it out, and use variational_dropout, which "
+            "masks the input, or zoneout."
+        )
+    return p
+
+
 def check_zoneout(who: str, zoneout: Any, parts: Sequence[str]) -> float | tuple[float, ...]:
     """One probability, or one for each part of the state where it has several.
 

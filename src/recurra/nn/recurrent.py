@@ -25,6 +25,7 @@ from recurra.nn.arguments import (
     check_limit,
     check_probability,
     check_recompute,
+    check_recurrent_dropout,
     check_x,
     check_zoneout,
     is_list,
@@ -65,6 +66,11 @@ USUAL = {
     "peephole": False,
     "coupled": False,
     "layer_norm": False,
+    "activation": "relu",
+    "memory_length": None,
+    "dt": 1.0,
+    "num_heads": 1,
+    "forget_gate": "sigmoid",
     "backend": dispatch.AUTO,
 }
 
@@ -117,7 +123,7 @@ class Recurrent(nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.zoneout = check_zoneout(who, zoneout, list(cells[0].state_sizes()))
-        self.recurrent_dropout = check_probability(who, "recurrent_dropout", recurrent_dropout)
+        self.recurrent_dropout = check_recurrent_dropout(who, recurrent_dropout, cells[0])
         self.variational_dropout = check_probability(
             who, "variational_dropout", variational_dropout
         )
