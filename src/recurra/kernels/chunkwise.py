@@ -22,6 +22,7 @@ within a chunk; Hua et al. 2022, "Transformer quality in linear time", for chunk
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -57,8 +58,11 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
 
 def run(sequence: Sequence) -> tuple[Tensor, State]:
     """Outputs over time, in the layout of x, and the final state."""
-    cell = sequence.cell
+    cell, dtype = sequence.cell, sequence.x.dtype
     assert isinstance(cell, MLSTM)
+    if dtype in WIDENED:
+        output, final = run(_widened(sequence))
+        return output.to(dtype), cell.make_state(*(part.to(dtype) for part in final))
     state = sequence.state
     if state is None:
         state = cell.initial_state(sequence.batch, sequence.params)
@@ -89,6 +93,15 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
     return output if sequence.batch_first else output.transpose(0, 1), final
 
 
+def _widened(sequence: Sequence) -> Sequence:
+    """The call in float32."""
+    state = sequence.state
+    if state is not None:
+        state = sequence.cell.make_state(*(part.float() for part in state))
+    params = {name: value.float() for name, value in sequence.params.items()}
+    return replace(sequence, x=sequence.x.float(), params=params, state=state)
+
+
 def _order(sequence: Sequence, time: int) -> Tensor:
     """(B, time) indices that turn each row's real part around; the inverse of itself."""
     t = torch.arange(time, device=sequence.x.device).expand(sequence.batch, -1)
@@ -110,9 +123,6 @@ def _run_forward(
     cell: MLSTM, projected: Tensor, state: State, reset: Tensor, real: Tensor | None
 ) -> tuple[Tensor, State]:
     """Projected (B, T, ·) in the order in which it is run, to outputs (B, T, H), final state."""
-    dtype = projected.dtype
-    if dtype in WIDENED:
-        projected, state = projected.float(), cell.make_state(*(part.float() for part in state))
     broken = ~projected.isfinite().all(-1)
     projected = projected.masked_fill(broken.unsqueeze(-1), 0)
     steps = cell.split(projected)
@@ -135,7 +145,7 @@ def _run_forward(
     spoiled = _spoiled(broken, reset).unsqueeze(-1)
     output = (steps.o * torch.cat(reads, 1)).masked_fill(spoiled, torch.nan)
     final = (part.flatten(1).masked_fill(spoiled[:, -1], torch.nan) for part in carried)
-    return output.to(dtype), cell.make_state(*(part.to(dtype) for part in final))
+    return output, cell.make_state(*final)
 
 
 def _run_chunk(chunk: Projected, carried: _Carried, reset: Tensor) -> tuple[Tensor, _Carried]:
