@@ -119,6 +119,8 @@ class MLSTM(Cell):
             f.copy_(drawn if self.forget_gate == "sigmoid" else F.logsigmoid(drawn))
 
     def project(self, x: Tensor, params: Params) -> Tensor:
+        """x (..., input_size) to q k v o i f side by side (..., 4 H + 2 num_heads), i and f as
+        logarithms, for all time steps at once."""
         size, heads = self.hidden_size, self.num_heads
         stacked = F.linear(x, params["weight_ih"], params.get("bias_ih"))
         q, k, v, o, i, f = stacked.split_with_sizes([size] * 4 + [heads] * 2, dim=-1)
