@@ -63,10 +63,6 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "mlstm-heads": lambda i, h: MLSTM(i, 2 * h, num_heads=2),
     "mlstm-exp-no-bias": lambda i, h: MLSTM(i, h, forget_gate="exp", bias=False),
 }
-# Those that the compiled core has kernels for.
-CORE_CELLS = {
-    name: make for name, make in CELLS.items() if isinstance(make(2, 3), Elman | GRU | LSTM)
-}
 # Those that the compiled core has kernels for; coupled gates it gets as four.
 CORE_CELLS = {
     name: make

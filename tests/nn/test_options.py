@@ -215,3 +215,18 @@ def test_options_are_shown() -> None:
     layer = nn.GRU(4, 4, weight_drop=0.1, residual=True, recompute="gates", clip_state_grad=1)
     shown = "GRU(4, 4, weight_drop=0.1, residual=True, clip_state_grad=1.0, recompute='gates')"
     assert repr(layer) == shown
+
+
+def test_options_that_a_cell_cannot_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weight_drop=0.1 drops .* matrices, and mLSTM has none"):
+        nn.MLSTM(3, 4, weight_drop=0.1)
+    for kind in (nn.SLSTM, nn.MLSTM):
+        with pytest.raises(ConfigError, match=r"learn_initial_state=True would let training reach"):
+            kind(3, 4, learn_initial_state=True)
+
+
+def test_weight_drop_reaches_both_products_of_a_lem() -> None:
+    layer = nn.LEM(3, 40, weight_drop=0.5)
+    layer(torch.randn(4, 2, 3))[0].sum().backward()
+    for parameter in (layer.weight_hh_l0, layer.weight_hz_l0):
+        assert 0.4 < float((parameter.grad == 0).float().mean()) < 0.6

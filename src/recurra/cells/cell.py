@@ -60,7 +60,8 @@ class Cell(ABC):
 
     name is how messages call it, structure says how state units mix (it decides which kernels can
     exist), gates lists the blocks of the stacked weights in order. has_recurrent_product says
-    whether h is multiplied by weights at the next step, which is where dropout masks act.
+    whether h is multiplied by weights at the next step, which is where dropout masks act, and
+    can_learn_start whether any initial state is a valid one.
     Raises: ConfigError when a size is not a positive integer.
     """
 
@@ -71,6 +72,7 @@ class Cell(ABC):
     structure: ClassVar[Structure]
     gates: ClassVar[tuple[str, ...]]
     has_recurrent_product: ClassVar[bool] = True
+    can_learn_start: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for label in ("input_size", "hidden_size"):
@@ -93,7 +95,7 @@ class Cell(ABC):
     @property
     def recurrent_weights(self) -> tuple[str, ...]:
         """The matrices that multiply the state, which DropConnect acts on."""
-        return ("weight_hh",)
+        return ("weight_hh",) if self.structure in ("dense", "block") else ()
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:

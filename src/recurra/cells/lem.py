@@ -61,6 +61,10 @@ class LEM(Cell):
     def output_part(self) -> str:
         return "y"
 
+    @property
+    def recurrent_weights(self) -> tuple[str, ...]:
+        return ("weight_hh", "weight_hz")
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         size = self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {

@@ -77,6 +77,7 @@ class MLSTM(Cell):
     name: ClassVar[str] = "mLSTM"
     structure: ClassVar[Structure] = "matrix"
     gates: ClassVar[tuple[str, ...]] = ("q", "k", "v", "o", "i", "f")
+    can_learn_start: ClassVar[bool] = False  # n must not be negative
     has_recurrent_product: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

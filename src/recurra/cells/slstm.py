@@ -65,6 +65,7 @@ class SLSTM(Cell):
     name: ClassVar[str] = "sLSTM"
     structure: ClassVar[Structure] = "block"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "z", "o")
+    can_learn_start: ClassVar[bool] = False  # n must not be negative
 
     def __post_init__(self) -> None:
         super().__post_init__()

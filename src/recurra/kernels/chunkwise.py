@@ -53,6 +53,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return f"it runs mLSTM only, and the cell is {cell.name}"
     if features.zoneout:
         return "zoneout changes the state at every step, and it has the state between chunks only"
+    if features.clip:
+        return "it has no gradient of the state inside a chunk that it could clip"
     return None
 
 

@@ -264,6 +264,11 @@ class Recurrent(nn.Module):
                 f"{who}: weight_drop={self.weight_drop} drops entries of recurrent matrices, and "
                 f"{cell.name} has none. Leave it out."
             )
+        if self.learn_initial_state and not cell.can_learn_start:
+            raise ConfigError(
+                f"{who}: learn_initial_state=True would let training reach states that {cell.name} "
+                "cannot be in, such as a negative normaliser. Leave it out."
+            )
         if self.residual and not any(map(self._is_residual, self.cells)):
             sizes = [(cell.input_size, self._width(cell)) for cell in self.cells]
             raise ConfigError(
