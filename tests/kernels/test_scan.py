@@ -436,6 +436,14 @@ def test_inside_torch_func(kind: str) -> None:
         assert_close([d[group] for d in per_group], truth, torch.float64)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_whole_graph_of_torch_compile(kind: str) -> None:
+    tensors = Case(kind, (2, 5, 4), torch.float64).tensors()
+    torch._dynamo.reset()
+    graph = torch.compile(lambda *given: run(kind, *given), fullgraph=True, backend="eager")
+    assert_close(graph(*tensors), run(kind, *tensors), torch.float64)
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_mode_derivatives(kind: str) -> None:

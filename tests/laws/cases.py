@@ -21,8 +21,12 @@ from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
 from recurra.cells.lem import LEM
+from recurra.cells.lru import LRU
 from recurra.cells.lstm import LSTM
+from recurra.cells.min_gru import MinGRU
+from recurra.cells.min_lstm import MinLSTM
 from recurra.cells.mlstm import MLSTM
+from recurra.cells.rg_lru import RGLRU
 from recurra.cells.slstm import SLSTM
 from recurra.kernels import dispatch
 from recurra.kernels.recompute import run_in_segments, segments_of
@@ -62,6 +66,14 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "mlstm": lambda i, h: MLSTM(i, h),
     "mlstm-heads": lambda i, h: MLSTM(i, 2 * h, num_heads=2),
     "mlstm-exp-no-bias": lambda i, h: MLSTM(i, h, forget_gate="exp", bias=False),
+    "min-gru": lambda i, h: MinGRU(i, h),
+    "min-gru-plain-no-bias": lambda i, h: MinGRU(i, h, positive=False, bias=False),
+    "min-lstm": lambda i, h: MinLSTM(i, h),
+    "min-lstm-plain-no-bias": lambda i, h: MinLSTM(i, h, positive=False, bias=False),
+    "rg-lru": lambda i, h: RGLRU(i, h),
+    "rg-lru-heads-no-bias": lambda i, h: RGLRU(i, 2 * h, num_heads=2, bias=False),
+    "lru": lambda i, h: LRU(i, h),
+    "lru-ring": lambda i, h: LRU(i, h, r_min=0.4, r_max=0.9, max_phase=0.3),
 }
 # Those that the compiled core has kernels for; coupled gates it gets as four.
 CORE_CELLS = {
@@ -109,10 +121,10 @@ class Runner:
 
 
 RUNNERS = [Runner("reference", "cpu"), Runner("cudnn", "cpu"), Runner("cpu", "cpu")]
-RUNNERS += [Runner("chunkwise", "cpu")]
+RUNNERS += [Runner("chunkwise", "cpu"), Runner("scan", "cpu")]
 if torch.cuda.is_available():
     RUNNERS += [Runner("reference", "cuda"), Runner("cudnn", "cuda")]
-    RUNNERS += [Runner("chunkwise", "cuda")]
+    RUNNERS += [Runner("chunkwise", "cuda"), Runner("scan", "cuda")]
 
 
 def pairs(**features: bool) -> list[Any]:

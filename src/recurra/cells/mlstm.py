@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurra.cells.cell import NO_MASKS, Cell, Masks, Params, State, Step, Structure
-from recurra.cells.slstm import FORGET_GATES, ForgetGate, check_heads
+from recurra.cells.heads import check_heads
+from recurra.cells.slstm import FORGET_GATES, ForgetGate
 from recurra.errors import ConfigError, unknown
 
 

@@ -100,7 +100,7 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
         if not compiling:
             check(calls, x, tensors)
         wide = x.float()
-        output, states = run_together([_widened(call, wide) for call in calls])
+        output, states = run_together([widened(call, wide) for call in calls])
         make = calls[0].cell.make_state
         return output.to(x.dtype), [make(*(part.to(x.dtype) for part in s)) for s in states]
     if compiling:
@@ -214,7 +214,8 @@ def _rebuilt(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]
     return rebuilt
 
 
-def _widened(call: Sequence, x: Tensor) -> Sequence:
+def widened(call: Sequence, x: Tensor) -> Sequence:
+    """The call over x, which is its own in float32, with everything else in float32 too."""
     state, masks, zoneout = call.state, call.masks, call.zoneout
     if state is not None:
         state = call.cell.make_state(*(part.float() for part in state))

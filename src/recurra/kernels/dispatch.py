@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recurra.cells.cell import Cell, Masks, State
 from recurra.errors import BackendError, ConfigError, unknown
-from recurra.kernels import chunkwise, cpu, cudnn, reference
+from recurra.kernels import chunkwise, cpu, cudnn, reference, scanned
 from recurra.kernels import compiled as compiled  # registers its operators
 from recurra.kernels.recompute import run_in_segments, segments_of
 from recurra.kernels.sequence import Features, Sequence, Zoneout
@@ -42,6 +42,7 @@ BACKENDS: Mapping[str, Backend] = {
     "cudnn": cudnn,
     "cpu": cpu,
     "chunkwise": chunkwise,
+    "scan": scanned,
     "reference": reference,
 }
 # Those that know recompute="gates" themselves.

@@ -2,8 +2,8 @@
 
 On a CPU it is one pass of the compiled core: steps in turn, all columns side by side. Backward
 computes the gates again, so that nothing is saved but the inputs and h. The bits of a row depend on
-nothing but the row. Second derivatives, forward-mode ones, torch.func transforms, other
-devices and a machine without the core get `_reference`, the definition in plain torch.
+nothing but the row. Second derivatives, forward-mode ones, torch.func transforms, torch.compile,
+other devices and a machine without the core get `_reference`, the definition in plain torch.
 """
 
 from __future__ import annotations
@@ -124,16 +124,34 @@ def _run(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> tuple[Tensor,
     return _forward(call, a, b, h_0)
 
 
-def _can_run(call: _Call, *tensors: Tensor | None) -> bool:
+def why_not_core(device: torch.device, plain: bool) -> str | None:
+    """Why the core cannot run a scan now, so that it is `_reference`; None where it can.
+
+    plain is what core.are_plain says of the tensors; compiled calls are taken to be.
+    """
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot trace the core"
+    if core.module is None:
+        return "the compiled core was not built; see `recurra doctor`"
+    if device.type != "cpu":
+        return f"x is on {device.type}"
+    if not plain:
+        return "a tensor of the call is of a subclass of Tensor, whose memory the core cannot read"
+    if core.is_tracing():
+        return "torch.jit.trace cannot record the core"
+    if core.is_transformed():
+        return "the core does not work inside torch.func transforms"
+    if forward_ad._current_level >= 0:
+        return "the core has no forward-mode derivatives"
+    return None
+
+
+def _can_run(call: _Call, a: Tensor, b: Tensor, h_0: Tensor | None) -> bool:
     """Whether the core can; else it is `_reference`."""
-    return (
-        core.module is not None
-        and core.are_plain(core.given(*tensors, call.lengths, call.reset))
-        and all(tensor is None or tensor.is_cpu for tensor in tensors)
-        and not core.is_tracing()
-        and not core.is_transformed()
-        and forward_ad._current_level < 0
+    plain = torch.compiler.is_compiling() or core.are_plain(
+        core.given(a, b, h_0, call.lengths, call.reset)
     )
+    return why_not_core(a.device, plain) is None
 
 
 class _Scan(torch.autograd.Function):

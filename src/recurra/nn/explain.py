@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.cell import Cell
 from recurra.errors import ShapeError
-from recurra.kernels import core, cpu, dispatch
+from recurra.kernels import core, cpu, dispatch, scanned
 from recurra.kernels.sequence import Features
 from recurra.nn.arguments import check_x
 from recurra.nn.cell_layers import CellLayer
@@ -27,7 +27,8 @@ def explain(
     """Say, for each layer and direction, which backend runs x and why every other one does not.
 
     The arguments are those of the call in question; nothing is computed. For the cpu backend it
-    also says at which level of vector instructions and with how many threads it would run.
+    also says at which level of vector instructions and with how many threads it would run, for the
+    scan backend whether the core runs the scan.
     Raises: ShapeError when the arguments do not fit the layer.
 
     >>> import torch
@@ -38,6 +39,7 @@ def explain(
         ...-bit vectors, 1 thread ...; second derivatives by reference
         not cudnn: it needs a CUDA device, and x is on cpu
         not chunkwise: it runs mLSTM only, and the cell is GRU
+        not scan: it runs linear recurrences only, and the cell is GRU
         not reference: it could, but cpu is preferred
     """
     if isinstance(layer, CellLayer):
@@ -111,6 +113,8 @@ def _reasons(
     lines = [f"  {where}: {chosen or 'no backend'}"]
     if chosen == "cpu":
         lines.append(f"    {_how(cell, features, dtype, directions)}")
+    elif chosen == "scan":
+        lines.append(f"    {scanned.outline(features, dtype, device)}")
     for name, reason in reasons.items():
         if name != chosen:
             lines.append(f"    not {name}: {reason or _passed_over(layer.backend, chosen)}")

@@ -40,6 +40,11 @@ class Init:
         """Raise ConfigError for settings that are unknown, contradict each other or the cell."""
         if self.method not in METHODS:
             raise ConfigError(f"{who}: {unknown('init', self.method, METHODS)}")
+        if self.method == "orthogonal" and not cell.has_recurrent_product:
+            raise ConfigError(
+                f"{who}: init='orthogonal' is about recurrent weights, and {cell.name} has none. "
+                "Leave init out: the layer draws its weights as its paper does."
+            )
         chrono = self.method == "chrono"
         if chrono != (self.chrono_length is not None):
             raise ConfigError(

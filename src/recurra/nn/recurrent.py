@@ -7,6 +7,7 @@ parametrizations, pruning, `torch.func.functional_call` and in-place edits are a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
@@ -71,6 +72,10 @@ USUAL = {
     "dt": 1.0,
     "num_heads": 1,
     "forget_gate": "sigmoid",
+    "positive": True,
+    "r_min": 0.0,
+    "r_max": 1.0,
+    "max_phase": 2 * math.pi,
     "backend": dispatch.AUTO,
 }
 

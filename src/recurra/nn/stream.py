@@ -282,9 +282,9 @@ def _choose(
     residual: bool,
 ) -> str:
     """ "cpu" or "reference"; the reasons against what was asked for are raised."""
-    if backend == "cudnn":
+    if backend in ("cudnn", "chunkwise", "scan"):
         raise BackendError(
-            f"{who}: backend 'cudnn' cannot stream; make the layer with backend='auto'."
+            f"{who}: backend {backend!r} cannot stream; make the layer with backend='auto'."
         )
     reason = "it has no residual connections" if residual else why_not(cells, params)
     if backend != "reference" and reason is None:
