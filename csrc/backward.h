@@ -40,7 +40,7 @@ class Backward {
     clear(buffers_.sums.h, s.output * Cell::h_slots.count * s.padded);
     clear(buffers_.sums.late, Cell::late_sum_size(s));
     clear(buffers_.sums.bias, Cell::ring_slots * s.padded);
-    clear(buffers_.sums.peephole, 3 * s.padded);
+    clear(buffers_.sums.diagonal, Cell::diagonals * s.padded);
     team_.wait();
   }
 
@@ -179,8 +179,9 @@ class Backward {
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
     now.keep_c = static_cast<T>(d.keep_c);
-    now.peephole = d.weight_peephole ? packed_.peephole : nullptr;
-    now.d_peephole = buffers_.sums.peephole;
+    now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
+    now.dt = static_cast<T>(layer_.dt);
+    now.d_diagonal = buffers_.sums.diagonal;
     now.d_h = buffers_.d_h;
     now.d_c = buffers_.d_c;
     now.part = buffers_.part;
@@ -408,16 +409,18 @@ void write_gradients(const Workspace<Cell>& work, const Direction& d, int which,
     write_weight(static_cast<T*>(d.d_weight_hh), s.hidden, s.output, s.padded, Cell::h_slots, slices,
                  [&](int slice) { return of[slice].sums.h; }, team);
   const auto late = [&](int slice) { return of[slice].sums.late; };
-  if (Cell::late_slot >= 0 && d.d_weight_hh)
-    write_weight(static_cast<T*>(d.d_weight_hh), s.hidden, s.output, s.padded, Slots{1, {Cell::late_slot}}, slices, late,
-                 team);
-  if (d.d_weight_hr)
+  if (Cell::late_slot >= 0) {
+    void* const to = Cell::late_is_hr ? d.d_weight_hr : d.d_weight_hh;
+    const Slots slots{1, {Cell::late_is_hr ? 0 : Cell::late_slot}};
+    if (to) write_weight(static_cast<T*>(to), s.hidden, s.output, s.padded, slots, slices, late, team);
+  } else if (d.d_weight_hr) {
     write_weight(static_cast<T*>(d.d_weight_hr), s.output, s.hidden, s.state, Slots{1, {0}}, slices, late, team);
+  }
   if (team.rank != 0) return;
   const auto bias = [&](int slice) { return of[slice].sums.bias; };
-  if (d.d_weight_peephole)
-    write_bias(static_cast<T*>(d.d_weight_peephole), s.hidden, s.padded, 0, Slots{3, {0, 1, 2}}, slices,
-               [&](int slice) { return of[slice].sums.peephole; });
+  if (d.d_weight_diagonal)
+    write_bias(static_cast<T*>(d.d_weight_diagonal), s.hidden, s.padded, 0, Slots{Cell::diagonals, {0, 1, 2}}, slices,
+               [&](int slice) { return of[slice].sums.diagonal; });
   if (d.d_bias_ih)
     write_bias(static_cast<T*>(d.d_bias_ih), s.hidden, s.padded, Cell::first_x_slot, Cell::x_slots, slices, bias);
   if (d.d_bias_hh)

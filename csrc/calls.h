@@ -13,7 +13,7 @@ namespace recurra {
 
 using index = std::ptrdiff_t;
 
-enum class CellKind : int { elman_tanh, elman_relu, lstm, gru, gru_reset_before };
+enum class CellKind : int { elman_tanh, elman_relu, lstm, gru, gru_reset_before, ind_rnn_relu, ind_rnn_tanh, lem };
 
 // Rows of features, one for each batch element and time step.
 template <class T>
@@ -30,8 +30,8 @@ struct Direction {
   const void* weight_hh = nullptr;  // (gates * hidden, output)
   const void* bias_ih = nullptr;    // (gates * hidden)
   const void* bias_hh = nullptr;
-  const void* weight_hr = nullptr;  // (output, hidden), LSTM with projection
-  const void* weight_peephole = nullptr;  // (3 * hidden) for i f o, LSTM with peepholes
+  const void* weight_hr = nullptr;  // (output, hidden): of LSTM with projection, of LEM for z
+  const void* weight_diagonal = nullptr;  // (hidden) of IndRNN; (3 * hidden) of an LSTM's peepholes, i f o
   const void* h_0 = nullptr;        // (batch, output)
   const void* c_0 = nullptr;        // (batch, hidden)
   Rows<const void> mask;            // on h before the recurrent product
@@ -54,7 +54,7 @@ struct Direction {
   void* d_bias_ih = nullptr;
   void* d_bias_hh = nullptr;
   void* d_weight_hr = nullptr;
-  void* d_weight_peephole = nullptr;
+  void* d_weight_diagonal = nullptr;
   void* d_h_0 = nullptr;
   void* d_c_0 = nullptr;
 };
@@ -70,6 +70,7 @@ struct Layer {
   index output = 0;  // hidden, or the size of the projection
   bool rebuild = false;  // save c alone, and compute the gates again on the way back
   double clip = 0;       // the gradient at each step's incoming state is cut off at ±clip; 0: it is not
+  double dt = 0;         // of LEM
   Rows<const void> x;
   const std::int64_t* lengths = nullptr;  // (batch)
   Rows<const bool> reset;

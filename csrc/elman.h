@@ -22,6 +22,8 @@ struct Elman {
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = -1;
   static constexpr bool has_c = false;
+  static constexpr int diagonals = 0;
+  static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;
 
   static index saved_slots(bool zone) { return zone ? 1 : 0; }

@@ -213,7 +213,8 @@ class Forward {
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
     now.keep_c = static_cast<T>(d.keep_c);
-    now.peephole = d.weight_peephole ? packed_.peephole : nullptr;
+    now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
+    now.dt = static_cast<T>(layer_.dt);
     return now;
   }
 

@@ -24,6 +24,8 @@ struct Gru {
   static constexpr int first_x_slot = 1;
   static constexpr int late_slot = -1;
   static constexpr bool has_c = false;
+  static constexpr int diagonals = 0;
+  static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;
 
   static index saved_slots(bool) { return 4; }
@@ -140,6 +142,8 @@ struct GruResetBefore {
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = 2;  // whose product has another input
   static constexpr bool has_c = false;
+  static constexpr int diagonals = 0;
+  static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = false;  // n starts in the second product of a step
 
   static index saved_slots(bool) { return 3; }

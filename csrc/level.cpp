@@ -4,6 +4,8 @@
 #include "elman.h"
 #include "forward.h"
 #include "gru.h"
+#include "ind_rnn.h"
+#include "lem.h"
 #include "levels.h"
 #include "linear.h"
 #include "lstm.h"
@@ -21,6 +23,9 @@ auto with_cell(const Layer& layer, const Body& body) {
     case CellKind::elman_relu: return body(Elman<T, true>{});
     case CellKind::gru: return body(Gru<T>{});
     case CellKind::gru_reset_before: return body(GruResetBefore<T>{});
+    case CellKind::ind_rnn_relu: return body(IndRnn<T, true>{});
+    case CellKind::ind_rnn_tanh: return body(IndRnn<T, false>{});
+    case CellKind::lem: return body(Lem<T>{});
     case CellKind::lstm: break;
   }
   return layer.output == layer.hidden ? body(Lstm<T, false>{}) : body(Lstm<T, true>{});

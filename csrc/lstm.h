@@ -22,6 +22,8 @@ struct Lstm {
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = -1;
   static constexpr bool has_c = true;
+  static constexpr int diagonals = 3;
+  static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;
 
   static index saved_slots(bool) { return 5; }
@@ -45,24 +47,17 @@ struct Lstm {
     for (index p = mine.begin; p < mine.end; ++p)
       for (int slot = 0; slot < 4; ++slot)
         pack_bias<T>(d.bias_ih, d.bias_hh, slot, s.hidden, p * w, to.bias + p * bias_stride + slot * w);
-    pack_peephole(s, d, to.peephole, mine);
+    pack_diagonal(static_cast<const T*>(d.weight_diagonal), 3, s.hidden, s.padded, mine.begin * w, mine.end * w,
+                  to.diagonal);
     if (!projects) return;
     const Range late = team.share(plain_panels<T>(s.output));
     pack_transposed(static_cast<const T*>(d.weight_hr), s.output, s.hidden, late.begin, late.end, to.u_late.panels);
   }
 
-  static void pack_peephole(const Sizes& s, const Direction& d, T* to, Range panels) {
-    if (!d.weight_peephole) return;
-    const T* const from = static_cast<const T*>(d.weight_peephole);
-    for (int slot = 0; slot < 3; ++slot)
-      for (index u = panels.begin * w; u < panels.end * w; ++u)
-        to[slot * s.padded + u] = u < s.hidden ? from[slot * s.hidden + u] : T(0);
-  }
-
   static void pack_back(const Sizes& s, const Direction& d, const PackedBack<T>& to, Team team) {
-    const Range mine = team.share(plain_panels<T>(s.output));
+    const Range mine = team.share(plain_panels<T>(s.output)), units = team.share(s.padded);
     pack_rows(static_cast<const T*>(d.weight_hh), s.hidden, s.padded, s.output, h_slots, mine.begin, mine.end, to.u_back);
-    pack_peephole(s, d, to.peephole, team.share(s.panels));
+    pack_diagonal(static_cast<const T*>(d.weight_diagonal), 3, s.hidden, s.padded, units.begin, units.end, to.diagonal);
     if (!projects) return;
     const Range late = team.share(plain_panels<T>(s.hidden));
     pack_rows(static_cast<const T*>(d.weight_hr), s.output, s.output, s.hidden, Slots{1, {0}}, late.begin, late.end,
@@ -111,13 +106,13 @@ struct Lstm {
     for (int r = 0; r < R; ++r) {
       T* const cell = step.c + (row + r) * s.padded + unit;
       const Vec<T> before = load(cell);
-      if (step.peephole) {
-        acc[r][0] = fma(load(step.peephole + unit), before, acc[r][0]);
-        acc[r][1] = fma(load(step.peephole + s.padded + unit), before, acc[r][1]);
+      if (step.diagonal) {
+        acc[r][0] = fma(load(step.diagonal + unit), before, acc[r][0]);
+        acc[r][1] = fma(load(step.diagonal + s.padded + unit), before, acc[r][1]);
       }
       const Vec<T> i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), g = tanh(acc[r][2]);
       const Vec<T> stepped = fma(f, before, i * g);
-      if (step.peephole) acc[r][3] = fma(load(step.peephole + 2 * s.padded + unit), stepped, acc[r][3]);
+      if (step.diagonal) acc[r][3] = fma(load(step.diagonal + 2 * s.padded + unit), stepped, acc[r][3]);
       const Vec<T> o = sigmoid(acc[r][3]);
       const Vec<T> m = o * tanh(stepped);
       Vec<T> c = stepped;
@@ -165,16 +160,16 @@ struct Lstm {
         const auto [kept, arriving] = step.split_c(row, unit, count, load(cell));
         const Vec<T> d_o = d_m * t * o * (one - o);
         Vec<T> d_c = arriving + d_m * o * (one - t * t);
-        if (step.peephole) d_c = d_c + d_o * load(step.peephole + 2 * s.padded + unit);
+        if (step.diagonal) d_c = d_c + d_o * load(step.diagonal + 2 * s.padded + unit);
         const Vec<T> d_i = d_c * g * i * (one - i), d_f = d_c * before * f * (one - f);
         store(ring + unit, d_i);
         store(ring + s.padded + unit, d_f);
         store(ring + 2 * s.padded + unit, d_c * i * (one - g * g));
         store(ring + 3 * s.padded + unit, d_o);
         Vec<T> d_before = d_c * f + kept;
-        if (step.peephole) {
-          d_before = d_before + d_i * load(step.peephole + unit) + d_f * load(step.peephole + s.padded + unit);
-          T* const sums = step.d_peephole + unit;
+        if (step.diagonal) {
+          d_before = d_before + d_i * load(step.diagonal + unit) + d_f * load(step.diagonal + s.padded + unit);
+          T* const sums = step.d_diagonal + unit;
           store(sums, load(sums) + d_i * before);
           store(sums + s.padded, load(sums + s.padded) + d_f * before);
           store(sums + 2 * s.padded, load(sums + 2 * s.padded) + d_o * stepped);

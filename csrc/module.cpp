@@ -46,14 +46,14 @@ class Reader {
   size_t next_ = 0;
 };
 
-// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, h_0, c_0
+// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_diagonal, h_0, c_0
 void read_weights(Reader& read, Direction& d) {
   d.weight_ih = read.address<const void>();
   d.weight_hh = read.address<const void>();
   d.bias_ih = read.address<const void>();
   d.bias_hh = read.address<const void>();
   d.weight_hr = read.address<const void>();
-  d.weight_peephole = read.address<const void>();
+  d.weight_diagonal = read.address<const void>();
   d.h_0 = read.address<const void>();
   d.c_0 = read.address<const void>();
 }
@@ -87,7 +87,7 @@ Direction read_direction(nb::tuple items) {
   d.d_bias_ih = read.address<void>();
   d.d_bias_hh = read.address<void>();
   d.d_weight_hr = read.address<void>();
-  d.d_weight_peephole = read.address<void>();
+  d.d_weight_diagonal = read.address<void>();
   d.d_h_0 = read.address<void>();
   d.d_c_0 = read.address<void>();
   return d;
@@ -105,6 +105,7 @@ Layer read_layer(nb::tuple items, nb::tuple directions) {
   layer.output = read.number();
   layer.rebuild = read.number() != 0;
   layer.clip = read.real();
+  layer.dt = read.real();
   layer.x = read.rows<const void>();
   layer.lengths = read.address<const std::int64_t>();
   layer.reset = read.rows<const bool>();
@@ -178,8 +179,8 @@ std::vector<std::string> supported_levels() {
   return names;
 }
 
-// A layer's sizes and parameters: (cell, is_double, input, hidden, output, weight_ih, weight_hh,
-// bias_ih, bias_hh, weight_hr, weight_peephole, h, c, keep_h, keep_c).
+// A layer's sizes and parameters: (cell, is_double, input, hidden, output, dt, weight_ih, weight_hh,
+// bias_ih, bias_hh, weight_hr, weight_diagonal, h, c, keep_h, keep_c).
 Layer read_stream_layer(nb::tuple items) {
   Reader read(items);
   Layer layer;
@@ -188,6 +189,7 @@ Layer read_stream_layer(nb::tuple items) {
   layer.input = read.number();
   layer.hidden = read.number();
   layer.output = read.number();
+  layer.dt = read.real();
   Direction& d = layer.direction[0];
   read_weights(read, d);
   d.keep_h = read.real();

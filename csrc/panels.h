@@ -250,6 +250,14 @@ void pack_rows(const T* weight, index hidden, index padded, index columns, Slots
   }
 }
 
+// Units [first, last) of `count` vectors (count, hidden), with zeros up to `padded`; null: none.
+template <class T>
+void pack_diagonal(const T* from, int count, index hidden, index padded, index first, index last, T* to) {
+  if (!from) return;
+  for (int slot = 0; slot < count; ++slot)
+    for (index u = first; u < last; ++u) to[slot * padded + u] = u < hidden ? from[slot * hidden + u] : T(0);
+}
+
 // One vector of a panel's bias: units [unit, ...) of slot `gate`, the sum of both where they exist.
 template <class T>
 void pack_bias(const void* first, const void* second, int gate, index hidden, index unit, T* to) {

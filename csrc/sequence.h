@@ -40,7 +40,7 @@ struct Packed {
   Weights<T, Storage> u;       // gates from h
   Weights<T, Storage> u_late;  // the second product of a step: GRU with reset before it, projection
   T* bias = nullptr;           // a row of bias for each panel, as the tile starts
-  T* peephole = nullptr;       // (3, padded hidden), where there is a cell state
+  T* diagonal = nullptr;       // (Cell::diagonals, padded hidden)
 };
 
 // The same for the way back.
@@ -49,7 +49,7 @@ struct PackedBack {
   T* w_back = nullptr;   // plain panels of weight_ih, for d_x
   T* u_back = nullptr;   // plain panels of weight_hh, for d_h
   T* late_back = nullptr;
-  T* peephole = nullptr;
+  T* diagonal = nullptr;
 };
 
 // Sums of weight gradients of one slice, transposed: (column of the weight, slots, padded hidden).
@@ -59,7 +59,7 @@ struct Sums {
   T* h = nullptr;
   T* late = nullptr;
   T* bias = nullptr;
-  T* peephole = nullptr;  // (3, padded hidden)
+  T* diagonal = nullptr;
 };
 
 // Arguments of Cell::forward: one step of the first `active` rows. Pointer tables have one entry per
@@ -83,7 +83,8 @@ struct Step {
   const T* const* zone_h;
   const T* const* zone_c;
   T keep_h, keep_c;
-  const T* peephole;    // (3, padded hidden), or null
+  const T* diagonal;    // (Cell::diagonals, padded hidden), or null
+  T dt;
 
   // Bias and input part of a tile of gates; the bias of a panel is `bias_stride` long.
   template <int R, int N>
@@ -142,8 +143,9 @@ struct BackStep {
   const T* const* zone_h;
   const T* const* zone_c;
   T keep_h, keep_c;
-  const T* peephole;      // (3, padded hidden), or null
-  T* d_peephole;          // its gradient's sums
+  const T* diagonal;      // (Cell::diagonals, padded hidden), or null
+  T dt;
+  T* d_diagonal;          // its gradient's sums
   T* d_h;                 // (rows, state)
   T* d_c;                 // (rows, padded)
   T* part;                // (rows, state): scratch

@@ -78,7 +78,7 @@ Packed<typename Cell::Element, Storage> take_packed(const Sizes& s, Arena& arena
   packed.u = take(s.panels, s.output, Cell::panel_units * Cell::u_slots.count);
   packed.u_late = take(Cell::late_panels(s), Cell::late_terms(s), Cell::late_width);
   packed.bias = arena.take<T>(s.panels * Cell::bias_stride);
-  if (Cell::has_c) packed.peephole = arena.take<T>(3 * s.padded);
+  packed.diagonal = arena.take<T>(Cell::diagonals * s.padded);
   return packed;
 }
 
@@ -88,8 +88,7 @@ void round_packed(const Sizes& s, const Packed<float>& full, const Packed<float,
   round_panels(full.u.panels, s.panels, s.output, Cell::panel_units * Cell::u_slots.count, to.u);
   round_panels(full.u_late.panels, Cell::late_panels(s), Cell::late_terms(s), Cell::late_width, to.u_late);
   for (index n = 0; n < s.panels * Cell::bias_stride; ++n) to.bias[n] = full.bias[n];
-  if (Cell::has_c)
-    for (index n = 0; n < 3 * s.padded; ++n) to.peephole[n] = full.peephole[n];
+  for (index n = 0; n < Cell::diagonals * s.padded; ++n) to.diagonal[n] = full.diagonal[n];
 }
 
 // Everything that lives in the workspace, and where; itself at the workspace's beginning.
@@ -134,7 +133,7 @@ struct Workspace {
         if (layer.direction[d].d_x.data)
           p.w_back = arena.take<T>(plain_panels<T>(s.input) * Cell::x_slots.count * s.padded * plain_width<T>);
         p.late_back = arena.take<T>(Cell::late_back_size(s));
-        if (Cell::has_c) p.peephole = arena.take<T>(3 * s.padded);
+        p.diagonal = arena.take<T>(Cell::diagonals * s.padded);
       }
       if (!backward || layer.rebuild) packed[d] = take_packed<Cell, Storage>(s, arena);
     }
@@ -161,7 +160,7 @@ struct Workspace {
         if (d.d_weight_hh) slice.sums.h = arena.take<T>(s.output * Cell::h_slots.count * s.padded);
         if (late && (d.d_weight_hh || d.d_weight_hr)) slice.sums.late = arena.take<T>(Cell::late_sum_size(s));
         slice.sums.bias = arena.take<T>(Cell::ring_slots * s.padded);
-        if (Cell::has_c) slice.sums.peephole = arena.take<T>(3 * s.padded);
+        slice.sums.diagonal = arena.take<T>(Cell::diagonals * s.padded);
         if (layer.rebuild) {
           slice.rebuilt = arena.take<T>(rows * step_size<Cell>(layer));
           slice.rebuilt_y = arena.take<T>(rows * s.state);

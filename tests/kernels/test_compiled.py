@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from recurra.cells.cell import Cell
+from recurra.cells.ind_rnn import IndRNN
 from recurra.errors import BackendError, ShapeError
 from recurra.kernels import compiled, core, cpu, reference
 
@@ -80,7 +81,10 @@ def test_a_call_taken_apart_is_put_together_again(make: Make) -> None:
     flat = flat_case(make)
     calls = flat.calls()
     assert [call.reverse for call in calls] == [False, True]
-    assert all(call.cell == make(2, 5) for call in calls)
+    cell = make(2, 5)
+    if isinstance(cell, IndRNN):
+        cell = replace(cell, memory_length=None)  # which only drawing asks for
+    assert all(call.cell == cell for call in calls)
     again = compiled.flatten(calls)
     for name, one, other in zip(flat._fields, flat, again, strict=True):
         if isinstance(one, list) and one and isinstance(one[0], Tensor):

@@ -28,7 +28,7 @@ from recurra.cells.min_lstm import MinLSTM
 from recurra.cells.mlstm import MLSTM
 from recurra.cells.rg_lru import RGLRU
 from recurra.cells.slstm import SLSTM
-from recurra.kernels import dispatch
+from recurra.kernels import cpu, dispatch
 from recurra.kernels.recompute import run_in_segments, segments_of
 from recurra.kernels.sequence import Features, Recompute, Sequence, Zoneout, check_lengths
 
@@ -79,7 +79,7 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
 CORE_CELLS = {
     name: make
     for name, make in CELLS.items()
-    if isinstance(make(2, 3), Elman | GRU | LSTM) and not {"norm", "coupled"} & {*name.split("-")}
+    if isinstance(make(2, 3), cpu.CELLS) and not {"norm", "coupled"} & {*name.split("-")}
 }
 
 # Relative and absolute tolerance of sums over a handful of steps.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor
 from recurra.cells.cell import Cell, Masks, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
+from recurra.cells.ind_rnn import IndRNN
+from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
 from recurra.errors import BackendError, ShapeError
 from recurra.kernels import core, cpu
@@ -34,6 +37,7 @@ from recurra.kernels.layout import (
     run_forward,
     saved_size,
     tensors_of,
+    time_step,
 )
 from recurra.kernels.sequence import Sequence, Zoneout, check_within
 
@@ -47,6 +51,9 @@ CELLS: Mapping[str, Callable[[int, int, int, bool], Cell]] = {
     ),
     "gru": lambda i, h, o, bias: GRU(i, h, bias=bias),
     "gru_reset_before": lambda i, h, o, bias: GRU(i, h, bias=bias, reset_after=False),
+    "ind_rnn_relu": lambda i, h, o, bias: IndRNN(i, h, bias=bias),
+    "ind_rnn_tanh": lambda i, h, o, bias: IndRNN(i, h, bias=bias, activation="tanh"),
+    "lem": lambda i, h, o, bias: LEM(i, h, bias=bias),
 }
 # Zoneout's share where it was drawn: a tensor of `drawn` has the choices.
 DRAWN = -1.0
@@ -75,10 +82,12 @@ class Flat(NamedTuple):
     keeps: list[float]
     rebuild: bool
     clip: float
+    dt: float
 
     def make_cell(self) -> Cell:
         input_size, hidden_size, output_size = self.sizes
-        return CELLS[self.cell](input_size, hidden_size, output_size, self.bias)
+        cell = CELLS[self.cell](input_size, hidden_size, output_size, self.bias)
+        return replace(cell, dt=self.dt) if isinstance(cell, LEM) else cell
 
     def calls(self) -> list[Sequence]:
         """The calls, put together again.
@@ -201,6 +210,7 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
         keeps,
         first.recompute == "gates",
         first.clip_state_grad or 0.0,
+        time_step(cell),
     )
 
 
@@ -210,6 +220,10 @@ def _name_of(cell: Cell) -> str:
         return "lstm_peephole" if cell.peephole else "lstm"
     if isinstance(cell, GRU):
         return "gru" if cell.reset_after else "gru_reset_before"
+    if isinstance(cell, IndRNN):
+        return f"ind_rnn_{cell.activation}"
+    if isinstance(cell, LEM):
+        return "lem"
     assert isinstance(cell, Elman)
     return f"elman_{cell.activation}"
 
@@ -331,7 +345,7 @@ def _differentiate(ctx: Any, d_results: list[Tensor | None]) -> tuple[Any, ...]:
 CALL = (
     "Tensor x, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor[] drawn, str cell, "
     "int[] sizes, bool bias, bool batch_first, bool[] reverse, bool started, bool[] masked, "
-    "float[] keeps, bool rebuild, float clip"
+    "float[] keeps, bool rebuild, float clip, float dt"
 )
 SLAB = "Tensor y, Tensor saved, Tensor?[] d_results, bool[] wanted"
 

@@ -1,8 +1,8 @@
 """The cpu backend: fused kernels of the compiled core, forward and backward through time.
 
-It runs Elman, LSTM and GRU with everything that a call can ask for. Outputs sum every product in
-ascending order in one accumulator, so a row's bits depend on nothing but the row: not on the batch
-around it, the chunk or the number of threads.
+It runs Elman, LSTM, GRU, IndRNN and LEM with everything that a call can ask for. Outputs sum every
+product in ascending order in one accumulator, so a row's bits depend on nothing but the row: not on
+the batch around it, the chunk or the number of threads.
 
 Weights are packed at every call, which costs little, so in-place edits and parametrizations are
 always seen. The backward pass runs the reference for second derivatives and under vmap; inside
@@ -23,6 +23,8 @@ from torch.autograd import forward_ad
 from recurra.cells.cell import Cell, Masks, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
+from recurra.cells.ind_rnn import IndRNN
+from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
 from recurra.kernels import core, reference
 from recurra.kernels.layout import (
@@ -37,6 +39,7 @@ from recurra.kernels.layout import (
 )
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
+CELLS = (Elman, LSTM, GRU, IndRNN, LEM)
 DTYPES = (torch.float32, torch.float64)
 # Computed in float32, and rounded at the end.
 WIDENED = (torch.bfloat16, torch.float16)
@@ -63,8 +66,8 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return f"it runs on the CPU, and x is on {device.type}"
     if core.module is None:
         return "the compiled core was not built; see `recurra doctor`"
-    if type(cell) not in (Elman, LSTM, GRU):
-        return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
+    if type(cell) not in CELLS:
+        return f"it runs Elman, LSTM, GRU, IndRNN and LEM only, and the cell is {cell.name}"
     if isinstance(cell, Elman | LSTM | GRU) and cell.layer_norm:
         return "it has no layer normalisation inside a cell"
     if dtype not in DTYPES and dtype not in WIDENED:
@@ -242,7 +245,7 @@ def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int 
     """How the core would run such a call now."""
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     shape = (features.batch, features.time, *sizes)
-    layer = (kind_of(cell), dtype == torch.float64, *shape, False, 0.0, *NO_ROWS, 0, *NO_ROWS)
+    layer = (kind_of(cell), dtype == torch.float64, *shape, False, 0.0, 1.0, *NO_ROWS, 0, *NO_ROWS)
     direction = (0,) * 26
     threads, slices, team = core.module.outline(_threaded(choice), layer, (direction,) * directions)
     level = current_level()

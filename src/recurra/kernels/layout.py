@@ -16,11 +16,20 @@ from torch import Tensor
 from recurra.cells.cell import Cell
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
+from recurra.cells.ind_rnn import IndRNN
+from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
 from recurra.kernels import core
 from recurra.kernels.sequence import Sequence
 
 NO_ROWS = (0, 0, 0)
+# The parameters of a direction, in the order of csrc/module.cpp.
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_diagonal")
+RENAMED = {
+    ("LSTM", "weight_peephole"): "weight_diagonal",
+    ("IndRNN", "weight_hh"): "weight_diagonal",
+    ("LEM", "weight_hz"): "weight_hr",
+}
 
 
 class Choice(NamedTuple):
@@ -109,6 +118,7 @@ class Layout:
             *self.sizes,
             call.recompute == "gates",
             call.clip_state_grad or 0.0,
+            time_step(cell),
             *self.rows(x),
             0 if self.lengths is None else self.lengths.data_ptr(),
             *(NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
@@ -127,7 +137,7 @@ class Layout:
         return self.x.new_empty((batch, time, size) if self.batch_first else (time, batch, size))
 
     def _direction(self, call: Sequence, rest: Iterator[Tensor]) -> tuple[float, ...]:
-        params = {name: next(rest).data_ptr() for name in call.params}
+        params = {core_name(call.cell, name): next(rest).data_ptr() for name in call.params}
         state = [0, 0]
         for n in range(len(call.state or ())):
             state[n] = next(rest).data_ptr()
@@ -140,11 +150,7 @@ class Layout:
         return (
             call.reverse,
             params["weight_ih"],
-            params["weight_hh"],
-            params.get("bias_ih", 0),
-            params.get("bias_hh", 0),
-            params.get("weight_hr", 0),
-            params.get("weight_peephole", 0),
+            *(params.get(name, 0) for name in PARAMETERS[1:]),
             *state,
             *self._mask(call),
             *zones[0],
@@ -171,8 +177,22 @@ def kind_of(cell: Cell) -> int:
         return 2
     if isinstance(cell, GRU):
         return 3 if cell.reset_after else 4
+    if isinstance(cell, IndRNN):
+        return 5 if cell.activation == "relu" else 6
+    if isinstance(cell, LEM):
+        return 7
     assert isinstance(cell, Elman)
     return 0 if cell.activation == "tanh" else 1
+
+
+def core_name(cell: Cell, name: str) -> str:
+    """What the core calls a parameter of the cell; one of PARAMETERS."""
+    return RENAMED.get((cell.name, name), name)
+
+
+def time_step(cell: Cell) -> float:
+    """The Δt of a LEM; other cells have none."""
+    return cell.dt if isinstance(cell, LEM) else 0.0
 
 
 def run_forward(layout: Layout, save: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -207,7 +227,7 @@ def run_forward(layout: Layout, save: bool = False) -> tuple[tuple[Tensor, ...],
 def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level: str) -> int:
     """Numbers that `run_forward` saves for each row and step of one direction."""
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
-    options = (rebuild, 0.0)
+    options = (rebuild, 0.0, 1.0)
     layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *options, *NO_ROWS, 0, *NO_ROWS)
     direction = (False, *(0,) * 8, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
     return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
@@ -239,7 +259,7 @@ def run_backward(
     rest = iter(d_tensors)
     directions = []
     for n, (call, direction) in enumerate(zip(calls, layout.directions, strict=True)):
-        params = {name: address(next(rest)) for name in call.params}
+        params = {core_name(call.cell, name): address(next(rest)) for name in call.params}
         starts = [address(next(rest)) for _ in call.state or ()] + [0, 0]
         ends = [address(end) for end in d_ends[n * parts : (n + 1) * parts]] + [0]
         directions.append(
@@ -250,12 +270,7 @@ def run_backward(
                 *layout.rows(d_y, n * output_size),
                 *ends[:2],
                 *layout.rows(d_x[n]),
-                params["weight_ih"],
-                params["weight_hh"],
-                params.get("bias_ih", 0),
-                params.get("bias_hh", 0),
-                params.get("weight_hr", 0),
-                params.get("weight_peephole", 0),
+                *(params.get(name, 0) for name in PARAMETERS),
                 *starts[:2],
             )
         )

@@ -16,12 +16,11 @@ from torch import Tensor
 from recurra.cells.cell import Cell, Params
 from recurra.cells.lstm import LSTM
 from recurra.kernels import core, cpu
-from recurra.kernels.layout import kind_of
+from recurra.kernels.layout import PARAMETERS, core_name, kind_of, time_step
 from recurra.kernels.sequence import Features
 
 # How weights are stored, in the order of csrc/plan.h: float32 stands for the layer's own dtype.
 WEIGHTS = ("float32", "bfloat16", "int8")
-PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 # A second thread pays from about this many bytes of weights; below, waking it costs more.
 BYTES_OF_A_THREAD = 512 * 1024
 
@@ -64,8 +63,8 @@ class CoreStream:
         ]
         choice = cpu.choice._replace(threads=threads or _threads(cells, weights))
         kept = [
-            {name: core.stored(p.detach()).contiguous() for name, p in own.items()}
-            for own in params
+            {core_name(cell, name): core.stored(p.detach()).contiguous() for name, p in own.items()}
+            for cell, own in zip(cells, params, strict=True)
         ]
         layers = [
             (
@@ -74,6 +73,7 @@ class CoreStream:
                 cell.input_size,
                 cell.hidden_size,
                 cell.output_size,
+                time_step(cell),
                 *(own[name].data_ptr() if name in own else 0 for name in PARAMETERS),
                 *([part.data_ptr() for part in parts] + [0])[:2],
                 *([*zone, 0.0])[:2],
