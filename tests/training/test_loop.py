@@ -167,6 +167,19 @@ def test_training_stops_when_patience_ends():
     assert task.w == task.validations[1]
 
 
+def test_training_stops_when_the_target_is_met():
+    for answers, ended in (
+        ([3.0, 1.0, 2.0, 0.9], (40, "target", 40)),  # 1.0 is not below it
+        ([3.0, 1.0, 2.0, 1.5, 0.9], (50, "target", 50)),  # met by the last step of the budget
+        ([3.0, 1.0, 2.0, 1.5, 1.5], (50, "steps", 20)),
+    ):
+        task = PointTask()
+        task.answers = answers
+        result = run(task, steps=50, validate_every=10, target_loss=1.0)
+        assert (result.steps, result.stopped, result.best_step) == ended
+        assert task.w == task.validations[ended[2] // 10 - 1]
+
+
 def test_validation_leaves_the_course_of_training_alone():
     often, never = WaveTask(validates=False), WaveTask(validates=False)
     run(often, steps=20, validate_every=1)

@@ -34,7 +34,7 @@ from recurra.training.settings import TrainingSettings
 
 _KEPT = 2
 
-Stopped = Literal["steps", "minutes", "patience"]
+Stopped = Literal["steps", "minutes", "patience", "target"]
 
 
 class Progress(BaseModel):

@@ -49,7 +49,7 @@ class TrainingResult:
     best_loss: float | None
     history: list[dict[str, Any]] = field(repr=False)
     total_steps: int | None
-    stopped: Literal["steps", "minutes", "patience", "interrupted"]
+    stopped: Literal["steps", "minutes", "patience", "target", "interrupted"]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -206,9 +206,7 @@ class _Run:
         validation = None
         if stopped is not None or self.done % self.settings.validate_every == 0:
             validation = self._validate()
-            patience = self.settings.patience
-            if stopped is None and patience is not None and self.best.stale >= patience:
-                stopped = "patience"
+            stopped = self._judge(validation, stopped)
         entry_due = self.done % self.settings.log_every == 0
         if entry_due or validation is not None or stopped is not None:
             self.log.write(self.done, rate, self._speed(), validation)
@@ -227,6 +225,15 @@ class _Run:
         if self.done == self.budget.total or self.budget.is_spent(reserve_s):
             return "steps" if self.settings.minutes is None else "minutes"
         return None
+
+    def _judge(self, validation: float | None, stopped: Stopped | None) -> Stopped | None:
+        """Why the run ends after this validation, `stopped` when it gives no reason."""
+        target, patience = self.settings.target_loss, self.settings.patience
+        if target is not None and validation is not None and validation < target:
+            return "target"
+        if stopped is None and patience is not None and self.best.stale >= patience:
+            return "patience"
+        return stopped
 
     def _validate(self) -> float | None:
         began_s = self.budget.elapsed_s()
@@ -281,7 +288,7 @@ class _Run:
         return f"The last good checkpoint is {newest}."
 
     def _result(
-        self, stopped: Literal["steps", "minutes", "patience", "interrupted"]
+        self, stopped: Literal["steps", "minutes", "patience", "target", "interrupted"]
     ) -> TrainingResult:
         return TrainingResult(
             steps=self.done,

@@ -37,6 +37,7 @@ class TrainingSettings(BaseModel):
                          float32, "float16" needs CUDA
     validate_every       steps between validations
     patience             validations without a better one after which training stops
+    target_loss          validation loss below which the task is solved, and training stops
     checkpoint_every_s   seconds between checkpoints; the only setting that a resume may change
     log_every            steps between entries of the history
 
@@ -61,6 +62,7 @@ class TrainingSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     validate_every: int = Field(100, ge=1)
     patience: int | None = Field(None, ge=1)
+    target_loss: float | None = None
     checkpoint_every_s: float = Field(30.0, ge=0)
     log_every: int = Field(20, ge=1)
     device: Device = "auto"
