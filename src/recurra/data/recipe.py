@@ -13,6 +13,8 @@ metrics = { mase = 0.81 }
 
 [forecasting]           # whatever the task needs; the task checks it
 horizon = 14
+
+`dataset` is left out where the task makes its own data.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Recipe(BaseModel):
 
     name: str = Field(pattern=_NAME)
     task: str = Field(pattern=r"^[a-z]+$")
-    dataset: str
+    dataset: str | None = None
     description: str = Field(min_length=1)
     published: tuple[Published, ...] = ()
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -66,7 +68,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        if self.dataset not in DATASETS:
+        if self.dataset is not None and self.dataset not in DATASETS:
             raise ValueError(unknown("data set", self.dataset, DATASETS))
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds {list(self.seeds)} must be different and not negative")

@@ -40,6 +40,8 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
         section = ForecastingSection(**recipe.section)
     except (ConfigError, ValidationError) as error:
         raise DataError(f"recipe {recipe.name!r}, [forecasting]: {error}") from error
+    if recipe.dataset is None:
+        raise DataError(f"recipe {recipe.name!r} names no data set; forecasting needs one.")
     path = locate(recipe.dataset) / section.file
     started = clock.monotonic()
     forecaster = Forecaster(**section.settings, seed=seed)

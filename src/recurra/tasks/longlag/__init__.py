@@ -1,0 +1,1 @@
+"""Problems that a network solves only if it carries something over many steps."""
