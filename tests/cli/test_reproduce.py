@@ -161,6 +161,12 @@ def test_without_a_name_the_recipes_are_listed(calls: list[int], run: Run) -> No
     assert json.loads(run("--json")[1])["recipes"][0]["name"] == "toy"
 
 
+def test_options_of_comparisons_are_refused_elsewhere(calls: list[int], run: Run) -> None:
+    status, _, err = run("toy", "--cell", "lstm", "--length", "5")
+    assert (status, calls) == (2, [])
+    assert "toy is no comparison of cells, and has no --length, --cell" in err
+
+
 def test_an_unknown_name_and_an_unknown_task_are_messages(
     calls: list[int], run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from recurra.data.recipe import find_recipe, list_recipes, read_recipe, recipes_folder
 from recurra.errors import DataError, RunError
+from recurra.tasks.forecasting.reproduce import reproduce as forecast
+
+SECTION = {"file": "a.csv", "until": "2020-01-01", "columns": {}}
 
 GOOD = """
 name = "toy"
@@ -48,6 +51,13 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     text = 'name = "toy"\ntask = "speech"\ndataset = "stocks"\ndescription = "A toy."\n'
     recipe = read_recipe(write(tmp_path, text))
     assert (recipe.seeds, recipe.published, recipe.section) == ((0,), (), {})
+
+
+def test_a_task_that_makes_its_data_names_none(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD.replace('dataset = "stocks"', "")))
+    assert recipe.dataset is None
+    with pytest.raises(DataError, match="'toy' names no data set; forecasting needs one"):
+        forecast(recipe.model_copy(update={"section": SECTION}), 0)
 
 
 @pytest.mark.parametrize(
