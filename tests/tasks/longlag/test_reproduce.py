@@ -18,6 +18,7 @@ from recurra.report.results import KEYS
 from recurra.tasks.longlag.model import VARIANTS
 from recurra.tasks.longlag.reproduce import Case, plan, read_section, training_settings
 from recurra.tasks.longlag.reproduce import make_problem as problem_of
+from recurra.tasks.longlag.reproduce import run as run_case
 
 TINY = """
 name = "{name}"
@@ -195,3 +196,14 @@ def test_cases_differ_in_their_clipping_only() -> None:
     assert free | {"clip": "norm", "clip_limit": 0.5} == clipped
     assert (free["clip"], free["clip_limit"], free["seed"]) == (None, None, 3)
     assert (free["target_loss"], free["cooldown_share"], free["ema_decay"]) == (0.01, 0.0, None)
+
+
+def test_seeds_begin_with_different_weights() -> None:
+    still = recipe(learning_rate=1e-30)
+    scores = [
+        run_case(still, Case("gru", 12, "none", seed), progress=False)["results"][0]["metrics"][
+            "mse"
+        ]
+        for seed in (0, 0, 1)
+    ]
+    assert scores[0] == scores[1] != scores[2]
