@@ -17,6 +17,7 @@ EXTRAS = {
     "forecasting": ("narwhals", "polars", "matplotlib"),
     "baselines": ("statsforecast",),
     "demo": ("vega_datasets",),
+    "digits": ("scikit-learn",),
 }
 NO_CORE = (
     "missing: recurrences run on the reference backend, which gives the same numbers but is slower "
