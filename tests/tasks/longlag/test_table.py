@@ -68,7 +68,7 @@ def test_a_row_has_the_case_and_its_numbers() -> None:
             "seconds",
             "parameters",
         ],
-        ["LSTM", "norm", "0", "1 of 1", "100", "0.005", "25%", "10", "12,345"],
+        ["LSTM", "norm", "0", "1 of 1", "100", "0.005", "25.0%", "10", "12,345"],
     ]
     assert "- learning rate: 0.002" in page
     assert "- steps: 5000\n" in page

@@ -70,7 +70,7 @@ def _row(group: Sequence[Outcome], score: str, has_criterion: bool) -> str:
         ", ".join(str(outcome["case"]["seed"]) for outcome in group),
         *(_solved(group) if has_criterion else []),
         _spread([row[score] for row in metrics]),
-        f"{statistics.fmean(clipped):.0%}" if clipped else "-",
+        f"{statistics.fmean(clipped):.1%}" if clipped else "-",
         f"{statistics.fmean(outcome['seconds'] for outcome in group):.0f}",
         f"{group[0]['training']['parameters']:,}",
     ]
