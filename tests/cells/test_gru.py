@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recurra.cells.cell import Masks
 from recurra.cells.gru import GRU, GRUState
 
 
@@ -38,3 +39,25 @@ def test_step_is_the_equation_of_the_docstring(reset_after) -> None:
         n = torch.tanh(x @ w["n"].T + b["n"] + (r * h) @ u["n"].T + d["n"])
     output, _ = cell.step(cell.project(x, params), GRUState(h), params)
     torch.testing.assert_close(output, (1 - z) * n + z * h)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_gate_values_are_the_gates_of_the_step(reset_after, bias) -> None:
+    cell, rng = GRU(2, 3, reset_after=reset_after, bias=bias), torch.Generator().manual_seed(5)
+    params = {
+        name: torch.randn(shape, generator=rng, dtype=torch.float64)
+        for name, shape in cell.parameter_shapes().items()
+    }
+    x, h = (torch.randn(4, n, generator=rng, dtype=torch.float64) for n in (2, 3))
+    masks = Masks(torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64))
+    projected = cell.project(x, params)
+    gates = cell.gate_values(projected, cell.make_state(h), params, masks)
+    assert list(gates) == ["r", "z"]
+    u_n, seen = params["weight_hh"][6:].T, masks.h * h
+    c_n = params["bias_hh"][6:] if bias and reset_after else 0.0
+    r = gates["r"]
+    recurrent = r * (seen @ u_n + c_n) if reset_after else (r * seen) @ u_n
+    n = torch.tanh(projected[:, 6:] + recurrent)
+    output, _ = cell.step(projected, cell.make_state(h), params, masks)
+    torch.testing.assert_close(output, (1 - gates["z"]) * n + gates["z"] * h)

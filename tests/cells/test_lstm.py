@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recurra.cells.cell import Masks
 from recurra.cells.lstm import LSTM, LSTMState
 from recurra.errors import ConfigError
 
@@ -56,3 +57,22 @@ def test_step_is_the_equation_of_the_docstring() -> None:
 def test_projection_must_be_smaller_than_hidden_size(proj_size) -> None:
     with pytest.raises(ConfigError, match=rf"proj_size is {proj_size}.*hidden_size, which is 5"):
         LSTM(3, 5, proj_size=proj_size)
+
+
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_gate_values_are_the_gates_of_the_step(proj_size) -> None:
+    cell = LSTM(2, 3, proj_size=proj_size)
+    params = _params(cell)
+    x = torch.randn(4, 2, dtype=torch.float64)
+    state = LSTMState(*(torch.randn(4, n, dtype=torch.float64) for n in (cell.output_size, 3)))
+    masks = Masks(torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)[: cell.output_size])
+    projected = cell.project(x, params)
+    gates = cell.gate_values(projected, state, params, masks)
+    assert list(gates) == ["i", "f", "o"]
+    u_g, p_g = params["weight_hh"][6:9], projected[:, 6:9]
+    g = torch.tanh(p_g + (masks.h * state.h) @ u_g.T)
+    c = gates["f"] * state.c + gates["i"] * g
+    h = gates["o"] * torch.tanh(c)
+    h = h @ params["weight_hr"].T if proj_size else h
+    _, stepped = cell.step(projected, state, params, masks)
+    torch.testing.assert_close(tuple(stepped), (h, c))

@@ -123,6 +123,15 @@ class Cell(ABC):
         """One time step: projected_t (B, len(gates) * hidden_size) to (output, new state)."""
         return self.bind(params, NO_MASKS if masks is None else masks)(projected_t, state)
 
+    def gate_values(
+        self, projected_t: Tensor, state: State, params: Params, masks: Masks = NO_MASKS
+    ) -> dict[str, Tensor]:
+        """The gates of one step that open and close, by name: (B, hidden_size), from 0 to 1.
+
+        What `step` multiplies by, computed by the same code; empty for a cell without such gates.
+        """
+        return {}
+
     def draw(self, params: Params) -> None:
         """Draw the parameters in place from torch's generator, as the cell's paper or torch does.
 

@@ -114,7 +114,7 @@ class GRU(Cell):
             p_rz, p_n = projected_t.split_with_sizes([2 * size, size], dim=1)
             h = state[0]
             dropped = masks.drop(h)
-            r, z = torch.sigmoid(torch.addmm(p_rz, dropped, u_rz)).chunk(2, dim=1)
+            r, z = _gates(p_rz, dropped, u_rz)
             if not self.reset_after:
                 n = torch.tanh(torch.addmm(p_n, r * dropped, u_n))
             elif c_n is None:
@@ -140,3 +140,22 @@ class GRU(Cell):
             return h, GRUState(h)
 
         return step
+
+    def gate_values(
+        self, projected_t: Tensor, state: State, params: Params, masks: Masks = NO_MASKS
+    ) -> dict[str, Tensor]:
+        both = 2 * self.hidden_size
+        h, p_rz = masks.drop(state[0]), projected_t[:, :both]
+        if self.layer_norm:
+            from_h = h @ params["weight_hh"].t()
+            normalised = self._normalised(from_h, params["norm_hh"], params.get("bias_hh"))
+            r, z = torch.sigmoid(p_rz + normalised[:, :both]).chunk(2, dim=1)
+        else:
+            r, z = _gates(p_rz, h, params["weight_hh"][:both].t())
+        return {"r": r, "z": z}
+
+
+def _gates(p_rz: Tensor, h: Tensor, u_rz: Tensor) -> tuple[Tensor, Tensor]:
+    """r and z of one step."""
+    r, z = torch.sigmoid(torch.addmm(p_rz, h, u_rz)).chunk(2, dim=1)
+    return r, z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -118,21 +119,36 @@ class LSTM(Cell):
         return normalise(F.linear(x, params["weight_ih"]), params["norm_ih"], bias)
 
     def bind(self, params: Params, masks: Masks = NO_MASKS) -> Step:
-        u = params["weight_hh"].t()
+        advance = self._bind_gates(params, masks)
         projection = params["weight_hr"].t() if self.proj_size else None
+        norm_c, norm_c_bias = params.get("norm_c"), params.get("norm_c_bias")
+
+        def step(projected_t: Tensor, state: State) -> tuple[Tensor, State]:
+            _, _, o, c = advance(projected_t, state)
+            shown = c if norm_c is None else normalise(c, norm_c, norm_c_bias)
+            h = o * torch.tanh(shown)
+            if projection is not None:
+                h = h @ projection
+            return h, LSTMState(h, c)
+
+        return step
+
+    def _bind_gates(
+        self, params: Params, masks: Masks
+    ) -> Callable[[Tensor, State], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(projected_t, state) to the open gates i, f, o and the new c."""
+        u, norm_hh = params["weight_hh"].t(), params.get("norm_hh")
         peepholes: tuple[Tensor, ...] = ()
         if self.peephole:
             peepholes = params["weight_peephole"].chunk(len(self.gates) - 1)
-        norm_hh, norm_c = params.get("norm_hh"), params.get("norm_c")
-        norm_c_bias = params.get("norm_c_bias")
 
-        def step(projected_t: Tensor, state: LSTMState) -> tuple[Tensor, State]:
-            h, c = state
+        def advance(projected_t: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            h, c = masks.drop(state[0]), state[1]
             if norm_hh is None:
-                gates = torch.addmm(projected_t, masks.drop(h), u)
+                sums = torch.addmm(projected_t, h, u)
             else:
-                gates = projected_t + normalise(masks.drop(h) @ u, norm_hh, None)
-            *i_f, g, o = gates.chunk(len(self.gates), dim=1)
+                sums = projected_t + normalise(h @ u, norm_hh, None)
+            *i_f, g, o = sums.chunk(len(self.gates), dim=1)
             if peepholes:
                 pairs = zip(i_f, peepholes[:-1], strict=True)
                 i_f = [torch.addcmul(gate, peephole, c) for gate, peephole in pairs]
@@ -141,13 +157,15 @@ class LSTM(Cell):
             c = torch.addcmul(f * c, i, torch.tanh(g))
             if peepholes:
                 o = torch.addcmul(o, peepholes[-1], c)
-            shown = c if norm_c is None else normalise(c, norm_c, norm_c_bias)
-            h = torch.sigmoid(o) * torch.tanh(shown)
-            if projection is not None:
-                h = h @ projection
-            return h, LSTMState(h, c)
+            return i, f, torch.sigmoid(o), c
 
-        return step
+        return advance
+
+    def gate_values(
+        self, projected_t: Tensor, state: State, params: Params, masks: Masks = NO_MASKS
+    ) -> dict[str, Tensor]:
+        i, f, o, _ = self._bind_gates(params, masks)(projected_t, state)
+        return {"i": i, "f": f, "o": o}
 
     def uncouple(self, params: Params) -> tuple[LSTM, Params]:
         """The LSTM with four gates that computes the same, because 1 − σ(a) = σ(−a)."""

@@ -15,7 +15,6 @@ Munos, Danihelka, Lanctot and Graves 2016, "Memory-efficient backpropagation thr
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
@@ -25,9 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recurra.cells.cell import Masks, State
+from recurra.cells.cell import State
 from recurra.kernels import core
-from recurra.kernels.sequence import Lengths, Sequence, Zoneout
+from recurra.kernels.sequence import Sequence, cut_time, piece_of
 
 Run = Callable[[Sequence], tuple[Tensor, State]]
 
@@ -75,10 +74,7 @@ class _Cut(NamedTuple):
 
     def pieces(self) -> list[tuple[int, int]]:
         """Where each piece begins and ends, in the order of processing."""
-        time = self.sequence.time
-        bounds = [time * n // self.segments for n in range(self.segments + 1)]
-        found = list(itertools.pairwise(bounds))
-        return found[::-1] if self.sequence.reverse else found
+        return cut_time(self.sequence.time, self.segments, self.sequence.reverse)
 
 
 class _Segments(torch.autograd.Function):
@@ -93,7 +89,7 @@ class _Segments(torch.autograd.Function):
         output: Tensor | None = None
         for begin, end in cut.pieces():
             starts += state
-            part, state = cut.run(_piece(sequence, begin, end, state))
+            part, state = cut.run(piece_of(sequence, begin, end, state))
             # One tensor from the start: pieces that stay would leave holes of the slabs' size.
             if output is None:
                 output = part.new_empty((*x.shape[:2], part.shape[-1]))
@@ -134,7 +130,7 @@ def _way_back(
     d_x = torch.empty_like(x) if wanted[0] else None
     d_params: list[Tensor | None] = [None] * (len(tensors) - parts)
     for n, (begin, end) in reversed(list(enumerate(cut.pieces()))):
-        piece = _piece(sequence, begin, end, starts[n * parts : (n + 1) * parts])
+        piece = piece_of(sequence, begin, end, starts[n * parts : (n + 1) * parts])
 
         def run(inputs: list[Any], piece: Sequence = piece) -> list[Tensor]:
             state = piece.cell.make_state(*inputs[1 : 1 + parts])
@@ -168,41 +164,3 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
-
-
-def _piece(sequence: Sequence, begin: int, end: int, state: SequenceOf[Tensor]) -> Sequence:
-    """The steps from begin to end, with all that belongs to them, from this state on."""
-
-    def narrow(tensor: Tensor) -> Tensor:
-        return tensor.narrow(sequence.time_axis, begin, end - begin)
-
-    lengths, reset = sequence.lengths, sequence.reset
-    masks, zoneout = sequence.masks, sequence.zoneout
-    if lengths is not None:
-        lengths = _lengths(lengths, begin, end)
-    if reset is not None:
-        reset = reset[:, begin:end]
-    if masks is not None and masks.h is not None and masks.h.dim() == 3:
-        masks = Masks(narrow(masks.h))
-    if zoneout is not None:
-        keep = (narrow(part) if isinstance(part, Tensor) else part for part in zoneout.keep)
-        zoneout = Zoneout(tuple(keep))
-    return replace(
-        sequence,
-        x=narrow(sequence.x),
-        state=sequence.cell.make_state(*state),
-        lengths=lengths,
-        reset=reset,
-        masks=masks,
-        zoneout=zoneout,
-    )
-
-
-def _lengths(lengths: Lengths, begin: int, end: int) -> Lengths:
-    """How much of each row lies between begin and end."""
-
-    def within(value: int) -> int:
-        return min(max(value - begin, 0), end - begin)
-
-    values = (lengths.values - begin).clamp(0, end - begin)
-    return Lengths(values, within(lengths.shortest), within(lengths.longest))

@@ -23,7 +23,9 @@ is held as it was. Masks and zoneout are indexed by the step they act at, in rev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -151,6 +153,55 @@ class Sequence:
     def over_time(self, per_step: Tensor) -> Tensor:
         """A (B, T) tensor as (B, T, 1), or (T, B, 1): to be combined with x or outputs."""
         return (per_step if self.batch_first else per_step.t()).unsqueeze(-1)
+
+
+def cut_time(time: int, count: int, reverse: bool) -> list[tuple[int, int]]:
+    """(begin, end) of each of count pieces of time, in the order of processing.
+
+    >>> cut_time(7, 3, reverse=True)
+    [(4, 7), (2, 4), (0, 2)]
+    """
+    bounds = [time * n // count for n in range(count + 1)]
+    found = list(itertools.pairwise(bounds))
+    return found[::-1] if reverse else found
+
+
+def piece_of(sequence: Sequence, begin: int, end: int, state: SequenceOf[Tensor]) -> Sequence:
+    """The steps from begin to end, with all that belongs to them, from this state on."""
+
+    def narrow(tensor: Tensor) -> Tensor:
+        return tensor.narrow(sequence.time_axis, begin, end - begin)
+
+    lengths, reset = sequence.lengths, sequence.reset
+    masks, zoneout = sequence.masks, sequence.zoneout
+    if lengths is not None:
+        lengths = _within(lengths, begin, end)
+    if reset is not None:
+        reset = reset[:, begin:end]
+    if masks is not None and masks.h is not None and masks.h.dim() == 3:
+        masks = Masks(narrow(masks.h))
+    if zoneout is not None:
+        keep = (narrow(part) if isinstance(part, Tensor) else part for part in zoneout.keep)
+        zoneout = Zoneout(tuple(keep))
+    return replace(
+        sequence,
+        x=narrow(sequence.x),
+        state=sequence.cell.make_state(*state),
+        lengths=lengths,
+        reset=reset,
+        masks=masks,
+        zoneout=zoneout,
+    )
+
+
+def _within(lengths: Lengths, begin: int, end: int) -> Lengths:
+    """How much of each row lies between begin and end."""
+
+    def within(value: int) -> int:
+        return min(max(value - begin, 0), end - begin)
+
+    values = (lengths.values - begin).clamp(0, end - begin)
+    return Lengths(values, within(lengths.shortest), within(lengths.longest))
 
 
 def check_lengths(

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.cell import Cell, Params, State
 from recurra.errors import ConfigError, ShapeError
-from recurra.kernels import dispatch
+from recurra.kernels import dispatch, recording
 from recurra.kernels.sequence import Lengths, Recompute, Sequence, check_lengths, check_reset
 from recurra.nn.arguments import (
     check_dropout,
@@ -389,7 +389,11 @@ class Recurrent(nn.Module):
                         self.learn_initial_state and reset is not None,
                     )
                 )
-            x, states = dispatch.run_together(calls, self.backend)
+            recorder = recording.active()
+            if recorder is None:
+                x, states = dispatch.run_together(calls, self.backend)
+            else:
+                x, states = recorder.run(self, layer, calls, self.backend)
             finals += states
             if self._is_residual(cell):
                 x = x + _real(before, lengths, batch_first)
