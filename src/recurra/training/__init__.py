@@ -10,6 +10,7 @@ from recurra.training.clipping import (
     ZScoreClipper,
     make_clipper,
 )
+from recurra.training.flow import GateFlow, GradientFlow, LayerFlow, gradient_flow
 from recurra.training.loop import TrainingInterrupted, TrainingResult, train
 from recurra.training.settings import TrainingSettings
 from recurra.training.task import TrainingTask
@@ -18,6 +19,9 @@ __all__ = [
     "AdaptiveClipper",
     "ClipReport",
     "Clipper",
+    "GateFlow",
+    "GradientFlow",
+    "LayerFlow",
     "NormClipper",
     "StreamBatch",
     "StreamBatches",
@@ -28,6 +32,7 @@ __all__ = [
     "ValueClipper",
     "ZScoreClipper",
     "detach_state",
+    "gradient_flow",
     "make_clipper",
     "run_window",
     "train",
