@@ -5,6 +5,7 @@
     state.safetensors   where each training series stood at its end, for tasks that go on from there
     metrics.json        scores of the last evaluation
     log.jsonl           one JSON object per logged training step
+    gradients.jsonl     one JSON object per measurement of the gradient's flow, where asked for
     report.html         the report, when one was made
     checkpoints/        resumable training states
 
@@ -38,6 +39,7 @@ _OURS = (
     "state.safetensors",
     "metrics.json",
     "log.jsonl",
+    "gradients.jsonl",
     "report.html",
     "config.json",  # last: what is left of a run while it is cleared still says that it is one
 )
@@ -197,6 +199,7 @@ class RunFolder:
         self.state_path = self.path / "state.safetensors"
         self.metrics_path = self.path / "metrics.json"
         self.log_path = self.path / "log.jsonl"
+        self.gradients_path = self.path / "gradients.jsonl"
         self.report_path = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
 

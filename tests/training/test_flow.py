@@ -97,6 +97,33 @@ def test_rows_past_their_length_are_left_out(bidirectional) -> None:
         assert found.lyapunov == pytest.approx(rows[0][direction].lyapunov)
 
 
+def test_layouts_give_the_same_numbers() -> None:
+    options = {
+        "recurrent_dropout": 0.2,
+        "bidirectional": True,
+        "dtype": torch.float64,
+    }
+    first, second = nn.LSTM(3, 5, batch_first=True, **options), nn.LSTM(3, 5, **options)
+    second.load_state_dict(first.state_dict())
+    x = torch.randn(4, 9, 3, dtype=torch.float64)
+    lengths, reset = torch.tensor([9, 5, 7, 1]), torch.rand(4, 9) < 0.2
+
+    def loss(model, x):
+        torch.manual_seed(3)
+        return model(x, lengths=lengths, reset=reset)[0].square().sum()
+
+    flows = [
+        gradient_flow(layer, x, loss) for layer, x in ((first, x), (second, x.transpose(0, 1)))
+    ]
+    for ours, theirs in zip(*(flow.layers for flow in flows), strict=True):
+        for part in "hc":
+            assert ours.norms[part] == pytest.approx(theirs.norms[part], nan_ok=True)
+        assert ours.gates.keys() == theirs.gates.keys()
+        for gate, values in ours.gates.items():
+            assert values.openness == pytest.approx(theirs.gates[gate].openness)
+        assert ours.lyapunov == pytest.approx(theirs.lyapunov)
+
+
 def test_more_steps_than_pieces_are_seen_at_their_ends() -> None:
     torch.manual_seed(0)
     layer = nn.GRU(3, 4, batch_first=True, dtype=torch.float64)

@@ -11,6 +11,7 @@ from recurra.training.clipping import (
     make_clipper,
 )
 from recurra.training.flow import GateFlow, GradientFlow, LayerFlow, gradient_flow
+from recurra.training.flow_warnings import FlowWarning, flow_warnings
 from recurra.training.loop import TrainingInterrupted, TrainingResult, train
 from recurra.training.settings import TrainingSettings
 from recurra.training.task import TrainingTask
@@ -19,6 +20,7 @@ __all__ = [
     "AdaptiveClipper",
     "ClipReport",
     "Clipper",
+    "FlowWarning",
     "GateFlow",
     "GradientFlow",
     "LayerFlow",
@@ -32,6 +34,7 @@ __all__ = [
     "ValueClipper",
     "ZScoreClipper",
     "detach_state",
+    "flow_warnings",
     "gradient_flow",
     "make_clipper",
     "run_window",

@@ -33,6 +33,8 @@ from recurra.runs import explained, read_tensors, write_tensors
 from recurra.training.settings import TrainingSettings
 
 _KEPT = 2
+# Settings that a resumed run may change: they do not touch its weights.
+_CHANGEABLE = ("checkpoint_every_s", "gradient_flow_every")
 
 Stopped = Literal["steps", "minutes", "patience", "target"]
 
@@ -149,7 +151,7 @@ def check_same_settings(progress: Progress, settings: TrainingSettings, path: Pa
     new = settings.model_dump(mode="json")
     for key in sorted(new.keys() | progress.settings.keys()):
         old_value, new_value = progress.settings.get(key), new.get(key)
-        if old_value != new_value and key != "checkpoint_every_s":
+        if old_value != new_value and key not in _CHANGEABLE:
             raise RunError(
                 f"cannot resume from {path}: it was trained with {key}={old_value!r}, but now "
                 f"{key}={new_value!r} is asked for. Resume with the same settings, or start a new "

@@ -14,6 +14,7 @@ from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError, u
 from recurra.training.averaging import AveragedWeights
 from recurra.training.bptt import detach_state
 from recurra.training.clipping import gradient_norm, largest_gradient, make_clipper
+from recurra.training.flow import GradientFlow, gradient_flow
 from recurra.training.nested import describe, list_tensors, move, replace_tensors
 from recurra.training.optimiser import (
     make_optimiser,
@@ -132,6 +133,14 @@ class Learner:
         self.state_form = describe(state)
         self.state = detach_state(state)
         return report
+
+    def gradient_flow(self, step: int) -> GradientFlow:
+        """How the gradient of this step's loss flows back; nothing that training uses changes."""
+        # Gradients of float16 need the scale that training gives them.
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        return gradient_flow(
+            self.model, step, lambda _, step: self._forward(step, self.state)[0], scale=scale
+        )
 
     def _forward(self, step: int, state: Any) -> tuple[Tensor, Any]:
         seed = self._settings.seed

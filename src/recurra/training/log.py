@@ -1,4 +1,7 @@
-"""The history of a run: averaged losses in memory, and one JSON line each in log.jsonl."""
+"""The history of a run: averaged losses in memory, and one JSON line each in log.jsonl.
+
+What `gradient_flow` measured goes to gradients.jsonl, in lines of the same kind.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,47 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from recurra.runs import explained, finite, write_bytes
+
+
+class JsonLines:
+    """A file of one JSON object a line, each with its `step`, that is written as a run goes on.
+
+    `path` None writes nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def open(self, kept: list[dict[str, Any]]) -> None:
+        """Begin with these entries, in place of what the file holds.
+
+        Raises: RunError when the file cannot be written.
+        """
+        if self.path is None:
+            return
+        write_bytes(self.path, "".join(map(_line, kept)).encode())
+        with explained(self.path, "write"):
+            self._file = self.path.open("a", encoding="utf-8")
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write one more line."""
+        if self._file is not None and self.path is not None:
+            with explained(self.path, "write"):
+                self._file.write(_line(entry))
+                self._file.flush()
+
+    def sync(self) -> None:
+        """Force the file to the disk, so that a checkpoint never knows more than the file."""
+        if self._file is not None and self.path is not None:
+            with explained(self.path, "write"):
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class TrainingLog:
@@ -23,7 +67,7 @@ class TrainingLog:
         self.path = path
         self.history: list[dict[str, Any]] = []
         self.sums = {"loss": 0.0, "losses": 0.0, "norm": 0.0, "norms": 0.0, "clipped": 0.0}
-        self._file: TextIO | None = None
+        self._lines = JsonLines(path)
 
     def open(self, step: int, sums: dict[str, float] | None = None) -> None:
         """Begin, or go on after `step`: entries of later steps are cut off, torn lines dropped.
@@ -31,13 +75,9 @@ class TrainingLog:
         Raises: RunError when the file cannot be read or written.
         """
         self.sums.update(sums or {})
-        if self.path is None:
-            return
-        if step > 0 and self.path.is_file():
+        if self.path is not None and step > 0:
             self.history = [entry for entry in read_log(self.path) if entry["step"] <= step]
-        write_bytes(self.path, "".join(map(_line, self.history)).encode())
-        with explained(self.path, "write"):
-            self._file = self.path.open("a", encoding="utf-8")
+        self._lines.open(self.history)
 
     def add(self, loss: float, gradient_norm: float, clipped: bool) -> None:
         """Take one step's numbers into the next entry's means."""
@@ -71,26 +111,19 @@ class TrainingLog:
             entry["validation"] = validation
         self.sums = dict.fromkeys(sums, 0.0)
         self.history.append(finite(entry))
-        if self._file is not None and self.path is not None:
-            with explained(self.path, "write"):
-                self._file.write(_line(self.history[-1]))
-                self._file.flush()
+        self._lines.append(self.history[-1])
 
     def sync(self) -> None:
         """Force the file to the disk, so that a checkpoint never knows more than the log."""
-        if self._file is not None and self.path is not None:
-            with explained(self.path, "write"):
-                os.fsync(self._file.fileno())
+        self._lines.sync()
 
     def close(self) -> None:
         """Close the file; the history stays."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._lines.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl, torn lines left out; none when there is no such file."""
+    """The entries of a file of JSON lines, torn ones left out; none when there is no such file."""
     if not path.is_file():
         return []
     with explained(path, "read"):

@@ -20,6 +20,7 @@ from recurra.training.checkpoint import (
     check_same_model,
     check_same_settings,
 )
+from recurra.training.flow_log import FlowLog
 from recurra.training.interrupt import InterruptWatch
 from recurra.training.learner import Learner
 from recurra.training.log import TrainingLog
@@ -73,7 +74,8 @@ def train(
     These are the averaged weights of the best validation, or the last averaged ones of a task
     without validation; also after Ctrl-C and after an error.
 
-    folder     run folder for log.jsonl and checkpoints/; None keeps nothing on disk
+    folder     run folder for log.jsonl, gradients.jsonl where gradients are measured, and
+               checkpoints/; None keeps nothing on disk
     resume     go on from the newest checkpoint in `folder`; begins anew when there is none yet.
                On the same CPU, threads and versions the weights end up the same, bit for bit, as
                without the interruption
@@ -112,6 +114,9 @@ class _Run:
         self.budget = budget
         self.checkpoints = None if folder is None else CheckpointFolder(folder / "checkpoints")
         self.log = TrainingLog(None if folder is None else folder / "log.jsonl")
+        self.flows = None
+        if settings.gradient_flow_every is not None:
+            self.flows = FlowLog(None if folder is None else folder / "gradients.jsonl")
         self.display = ProgressDisplay(progress)
         self.best = BestWeights()
         self.done = 0  # steps
@@ -127,6 +132,8 @@ class _Run:
             return self._train()
         finally:
             self.log.close()
+            if self.flows is not None:
+                self.flows.close()
 
     def _train(self) -> TrainingResult:
         self._entry_step, self._entry_s = self.done, self.budget.elapsed_s()
@@ -162,6 +169,8 @@ class _Run:
         if loaded is not None:
             self._restore(*loaded)
         self.log.open(self.done, None if loaded is None else loaded[0].sums)
+        if self.flows is not None:
+            self.flows.open(self.done)
         if loaded is None:
             self._save()  # finds out now, not in half an hour, whether the folder can be written
 
@@ -195,6 +204,7 @@ class _Run:
         began_s = self.budget.elapsed_s()
         total = self.budget.total
         rate = self.settings.learning_rate * rate_factor(self.settings, self.done, total)
+        self._measure_flow()
         report = self.learner.step(self.done, rate)
         self.done += 1
         self.log.add(*report)
@@ -217,6 +227,12 @@ class _Run:
         due = self.budget.elapsed_s() - self._saved_at_s >= self.settings.checkpoint_every_s
         if due or just_fixed or stopped is not None:
             self._save()
+
+    def _measure_flow(self) -> None:
+        """Before an update, so that what is measured belongs to the weights and batch of it."""
+        every = self.settings.gradient_flow_every
+        if self.flows is not None and every is not None and self.done % every == 0:
+            self.flows.add(self.done, self.learner.gradient_flow(self.done))
 
     def _ending(self) -> Stopped | None:
         """Why the run ends after this step, None when it goes on."""
@@ -248,6 +264,8 @@ class _Run:
             return
         began_s = self.budget.elapsed_s()
         self.log.sync()
+        if self.flows is not None:
+            self.flows.sync()
         progress = Progress(
             step=self.done,
             elapsed_s=began_s,

@@ -38,8 +38,12 @@ class TrainingSettings(BaseModel):
     validate_every       steps between validations
     patience             validations without a better one after which training stops
     target_loss          validation loss below which the task is solved, and training stops
-    checkpoint_every_s   seconds between checkpoints; the only setting that a resume may change
+    checkpoint_every_s   seconds between checkpoints; this setting and `gradient_flow_every` are the
+                         ones that a resume may change
     log_every            steps between entries of the history
+    gradient_flow_every  steps between measurements of how the gradient flows back through the
+                         recurrent layers, see `flow.py`, into gradients.jsonl; they change nothing
+                         in the run but its time. None measures nothing
 
     Raises: ConfigError naming every setting that is unknown, out of range or contradictory.
     """
@@ -65,6 +69,7 @@ class TrainingSettings(BaseModel):
     target_loss: float | None = None
     checkpoint_every_s: float = Field(30.0, ge=0)
     log_every: int = Field(20, ge=1)
+    gradient_flow_every: int | None = Field(None, ge=1)
     device: Device = "auto"
 
     # Hidden from type checkers, which know the keyword arguments from the fields above.
