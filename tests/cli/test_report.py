@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Recurra
+from tests.cli.conftest import SALES, TINY, UNTIL, Recurra
 
 from recurra.runs import RunFolder
 from recurra.tasks.forecasting import baselines
@@ -25,6 +25,33 @@ def test_the_report_is_written_into_the_run(recurra: Recurra, run: Path) -> None
     assert "has not been evaluated" in page
     assert page.count("<figure") == 3  # two stores and the loss
     assert recurra("report", run).status == 0  # its own file is written anew
+
+
+def test_gradients_are_drawn_where_they_were_measured(
+    recurra: Recurra, run: Path, table: Path, tmp_path: Path
+) -> None:
+    done = recurra("report", run, "--gradients")
+    assert (done.status, done.out) == (1, "")
+    assert f"{run / 'gradients.jsonl'} is missing or empty" in done.err
+    assert "--set training.gradient_flow_every=100" in done.err
+    assert not (run / "report.html").exists()
+
+    out = tmp_path / "measured"
+    options = (*SALES, *UNTIL, *TINY, "--set", "training.gradient_flow_every=1")
+    assert recurra("forecast", "train", table, *options, "--out", out).status == 0
+    assert len((out / "gradients.jsonl").read_text().splitlines()) == 3
+    assert recurra("report", out, "--gradients").status == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Gradient flow</h2>" in page
+    assert "recurrent, layer 0" in page
+    assert page.count("<figure") == 4
+    assert not URL.search(page)
+    assert recurra("report", out).status == 0
+    assert "Gradient flow" not in (out / "report.html").read_text(encoding="utf-8")
+    (out / "gradients.jsonl").write_text('{"step": 0, "layers": []}')
+    done = recurra("report", out, "--gradients")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "gradients.jsonl is damaged: a line is not a measurement" in done.err
 
 
 def test_scores_of_evaluate_are_in_the_report(

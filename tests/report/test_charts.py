@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from recurra.errors import ConfigError, DataError, MissingExtraError, RunError
 from recurra.report.charts import (
     Fan,
+    HeatMap,
     calibration,
     error_by_horizon,
     fan_charts,
+    heat_maps,
     loss_curves,
     save,
     to_svg,
@@ -92,6 +94,34 @@ def test_loss_curves_draw_what_was_logged() -> None:
     steep = loss_curves([{"step": s, "loss": 10.0**-s, "learning_rate": 1} for s in range(3)])
     assert steep.axes[0].get_yscale() == "log"
     to_svg(loss_curves([]))
+
+
+def test_heat_maps_draw_logarithms_over_training_and_time() -> None:
+    values = np.array([[1.0, 100.0], [0.0, np.nan], [1e-30, 1e3]])
+    each = HeatMap("gru", np.array([0, 10, 40]), np.array([1, 3]), values)
+    figure = heat_maps([each, each], "log10 norm")
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left") == "gru"]
+    assert len(panels) == 2
+    mesh = panels[0].collections[0]
+    drawn = mesh.get_array()  # (T, N), at most 12 decades
+    assert drawn.filled(np.nan).tolist() == pytest.approx(
+        np.array([[0, -9, -9], [2, np.nan, 3]]), nan_ok=True
+    )
+    assert mesh.get_clim() == (-9, 3)
+    corners = mesh.get_coordinates()  # type: ignore[attr-defined]
+    assert corners[0, :, 0].tolist() == [-5, 5, 25, 55]
+    assert corners[:, 0, 1].tolist() == [0, 2, 4]
+    assert panels[1].get_xlabel() == "training step"
+    assert to_svg(figure) == to_svg(heat_maps([each, each], "log10 norm"))
+
+
+def test_heat_maps_of_little_are_drawn_and_of_nothing_refused() -> None:
+    for value in (0.0, 5.0, np.nan):
+        to_svg(heat_maps([HeatMap("a", np.array([3]), np.array([7]), np.full((1, 1), value))], ""))
+    with pytest.raises(DataError, match="no heat map to draw"):
+        heat_maps([], "")
+    with pytest.raises(ValueError, match=r"'a': values has shape \(1, 2\); expected \(2, 1\)"):
+        HeatMap("a", np.arange(2), np.arange(1), np.zeros((1, 2)))
 
 
 def test_error_by_horizon_has_a_line_for_each_model() -> None:

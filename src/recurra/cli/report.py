@@ -16,6 +16,9 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="File to write [default: report.html in the run].")
     ] = None,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Add how gradients flowed back in training.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --out.")] = False,
 ) -> None:
     """Write a run's report: one HTML file that needs nothing else.
@@ -23,6 +26,9 @@ def command(
     \b
     Example:
       recurra report runs/sales
+
+    --gradients draws what a training with --set training.gradient_flow_every=100 has measured: the
+    norm of the gradient over time and training, gates, memory length.
     """
     import importlib
 
@@ -38,5 +44,5 @@ def command(
     if task not in REPORTS:
         raise RunError(f"{folder.config_path}: {unknown('task', task, REPORTS)}")
     path = out or folder.report_path
-    importlib.import_module(REPORTS[task]).run_report(folder).write(path)
+    importlib.import_module(REPORTS[task]).run_report(folder, gradients=gradients).write(path)
     typer.echo(str(path))

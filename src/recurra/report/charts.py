@@ -73,6 +73,27 @@ class Fan:
             )
 
 
+@dataclass(frozen=True)
+class HeatMap:
+    """Positive numbers over time and training steps, drawn by their logarithm.
+
+    Shapes: steps (N,) and times (T,), both rising; values (N, T). NaN leaves a gap, 0 has the
+    darkest colour.
+    """
+
+    title: str
+    steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.steps), len(self.times)):
+            raise ValueError(
+                f"HeatMap {self.title!r}: values has shape {self.values.shape}; expected "
+                f"({len(self.steps)}, {len(self.times)}), for steps and times."
+            )
+
+
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text."""
     return _render(figure, ".svg").decode()
@@ -170,6 +191,39 @@ def _draw_fan(axes: Axes, fan: Fan) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+def heat_maps(maps: Sequence[HeatMap], label: str) -> Figure:
+    """One panel for each map, below each other: training steps to the right, time upwards.
+
+    `label` says what the colours are; all panels share them, over at most 12 decades.
+    Raises: DataError when there is none to draw.
+    """
+    if not any(each.values.size for each in maps):
+        raise DataError("there is no heat map to draw; expected one with at least one value.")
+    with _style():
+        figure = _figure(7.2, 0.6 + 2.3 * len(maps))
+        low, high = _decades(maps)
+        panels = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
+        for each, axes in zip(maps, panels, strict=True):
+            with np.errstate(divide="ignore"):
+                logs = np.maximum(np.log10(each.values.T), low)  # NaN stays
+            drawn = axes.pcolormesh(
+                _edges(each.steps),
+                _edges(each.times),
+                np.ma.masked_invalid(logs),
+                cmap="viridis",
+                vmin=low,
+                vmax=high,
+                rasterized=True,
+            )
+            axes.grid(False)
+            axes.set_facecolor("#e3e7eb")
+            axes.set_title(each.title)
+            axes.set_ylabel("time step")
+            figure.colorbar(drawn, ax=axes, label=label)
+        panels[-1].set_xlabel("training step")
+        return figure
+
+
 def error_by_horizon(
     errors: Mapping[str, npt.NDArray[np.float64]], metric: str = "MASE", title: str = ""
 ) -> Figure:
@@ -211,6 +265,26 @@ def calibration(
         axes.set_ylabel("share of observations below")
         axes.legend(loc="upper left")
         return figure
+
+
+def _decades(maps: Sequence[HeatMap]) -> tuple[float, float]:
+    """The logarithms that the colours begin and end with."""
+    values = np.concatenate([each.values.ravel() for each in maps])
+    values = values[np.isfinite(values) & (values > 0)]
+    if not values.size:
+        return -1.0, 0.0
+    high = float(np.log10(values.max()))
+    low = max(float(np.log10(values.min())), high - 12)
+    return (low, high) if low < high else (high - 1, high)
+
+
+def _edges(centres: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Borders of the cells around these numbers, half-way between them."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middles = (centres[1:] + centres[:-1]) / 2
+    first, last = 2 * centres[0] - middles[0], 2 * centres[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
 
 
 def _tint(strength: float) -> tuple[float, ...]:

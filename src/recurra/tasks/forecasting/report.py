@@ -18,6 +18,7 @@ from recurra.runs import RunFolder, read_json
 from recurra.tasks.forecasting.evaluation import OURS, Evaluation
 from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.forecaster import Forecaster
+from recurra.tasks.forecasting.gradients import add_gradients, read_gradients
 from recurra.tasks.forecasting.state import TAIL, SeriesState
 from recurra.tasks.forecasting.stream import ForecastStream
 from recurra.training.log import read_log
@@ -157,11 +158,18 @@ def make_report(
     return page
 
 
-def run_report(run: RunFolder) -> Page:
-    """The report of a run folder, from its files alone."""
+def run_report(run: RunFolder, gradients: bool = False) -> Page:
+    """The report of a run folder, from its files alone; gradients adds how they flowed back.
+
+    Raises: RunError for files that are damaged, and for gradients that were not measured.
+    """
     fitted, _ = Fitted.load(run)
     metrics = _read_metrics(run) if run.metrics_path.is_file() else None
-    return make_report(f"Forecast: {run.path.name}", fitted, read_log(run.log_path), metrics)
+    measured = read_gradients(run.gradients_path) if gradients else []
+    page = make_report(f"Forecast: {run.path.name}", fitted, read_log(run.log_path), metrics)
+    if measured:
+        add_gradients(page, measured)
+    return page
 
 
 def _read_metrics(run: RunFolder) -> dict[str, Any]:
