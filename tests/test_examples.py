@@ -50,7 +50,25 @@ def test_both_models_are_timed_in_turns(compare) -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"compare", *SWAPPED}
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == {"compare", "gradient_flow", *SWAPPED}
+
+
+def test_gradient_flow_shows_what_it_says(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("gradient_flow")
+    threads = torch.get_num_threads()
+    try:
+        out = tmp_path / "flow.png"
+        elman, lstm = example.main(["--steps", "6", "--every", "3", "--out", str(out)])
+    finally:
+        sys.modules.pop("gradient_flow")
+        torch.set_num_threads(threads)
+    assert (elman.values.shape, lstm.steps.tolist()) == ((2, example.TIME), [0, 3])
+    assert (elman.values[:, 0] < 1e-8 * elman.values[:, -1]).all()
+    assert (lstm.values[:, 0] > 1e-2 * lstm.values[:, -1]).all()
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "wrote " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", SWAPPED)

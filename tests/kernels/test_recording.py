@@ -101,6 +101,22 @@ def test_states_of_a_frozen_layer_have_gradients_too() -> None:
     assert d.abs().sum() > 0
 
 
+def test_weights_are_left_out_of_the_graph_where_that_is_asked_for() -> None:
+    layer = nn.LSTM(3, 5)
+    x = torch.randn(4, 2, 3)
+    found = []
+    for weights in (True, False):
+        with recording(weights=weights) as recorder:
+            output, _ = layer(x)
+        loss = output.square().sum()
+        wanted = [part for piece in recorder.calls[0].pieces for part in piece.final]
+        (d, *_) = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        (d_weight,) = torch.autograd.grad(loss, [layer.weight_hh_l0], allow_unused=True)
+        assert (d_weight is not None) == weights
+        found.append(d)
+    torch.testing.assert_close(*found)
+
+
 def test_no_recorder_outside_and_none_left_after_an_error() -> None:
     layer = nn.GRU(3, 5)
     with recording() as outer:

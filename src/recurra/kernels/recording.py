@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,9 @@ class Call:
 class Recorder:
     """Runs the calls of layers in pieces, and keeps them in `calls`, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: bool = True) -> None:
         self.calls: list[Call] = []
+        self._weights = weights
 
     def run(
         self, module: nn.Module, layer: int, calls: SequenceOf[Sequence], backend: str
@@ -71,7 +72,7 @@ class Recorder:
         if calls[0].time == 0:
             return dispatch.run_together(calls, backend)
         outputs, finals = [], []
-        for sequence in calls:
+        for sequence in calls if self._weights else map(_without_weights, calls):
             pieces = _run_pieces(sequence, backend)
             self.calls.append(Call(module, layer, sequence, tuple(pieces)))
             finals.append(pieces[-1].final)
@@ -84,8 +85,11 @@ _ACTIVE: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
+def recording(weights: bool = True) -> Iterator[Recorder]:
     """Context in which recurrent layers run in pieces and leave them with the recorder.
+
+    weights=False leaves the layers' weights out of the graph, where states are all that is asked
+    for: the way back is cheaper then.
 
     The way back belongs inside as well, where a model recomputes parts of itself on it. Compiled
     models are not seen: they run what was compiled.
@@ -98,7 +102,7 @@ def recording() -> Iterator[Recorder]:
     >>> [(piece.begin, piece.end) for piece in recorder.calls[0].pieces][:3]
     [(0, 1), (1, 2), (2, 3)]
     """
-    recorder = Recorder()
+    recorder = Recorder(weights)
     token = _ACTIVE.set(recorder)
     try:
         yield recorder
@@ -109,6 +113,11 @@ def recording() -> Iterator[Recorder]:
 def active() -> Recorder | None:
     """The recorder of the innermost `recording()`; None outside, and where a graph is compiled."""
     return None if torch.compiler.is_compiling() else _ACTIVE.get()
+
+
+def _without_weights(sequence: Sequence) -> Sequence:
+    params = {name: value.detach() for name, value in sequence.params.items()}
+    return replace(sequence, params=params)
 
 
 def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:

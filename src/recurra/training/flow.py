@@ -23,6 +23,8 @@ from recurra.training.lyapunov import lyapunov_exponents
 
 # Steps of one row that Lyapunov exponents are computed over.
 WINDOW = 32
+# Steps that gates are looked at, of each call and in all of its rows.
+GATE_STEPS = 16
 # A gate below or above these lets next to no gradient through to its own weights.
 CLOSED, OPEN = 0.05, 0.95
 
@@ -130,7 +132,7 @@ def gradient_flow(
     Source: Pascanu, Mikolov, Bengio 2013, "On the difficulty of training recurrent neural
     networks", for the norm along time.
     """
-    with _left_alone(model), torch.enable_grad(), recording() as recorder:
+    with _left_alone(model), torch.enable_grad(), recording(weights=False) as recorder:
         value = loss(model, batch)
         calls = list(recorder.calls)  # a model that recomputes parts of itself adds to them
         _check(value, calls)
@@ -303,7 +305,7 @@ def _spectral_radius(square: Tensor) -> float:
 
 
 def _gate_flows(calls: Sequence[Call]) -> dict[str, GateFlow]:
-    """The gates in the first step of each piece of all calls."""
+    """The gates in up to GATE_STEPS steps of each call, spread over its time."""
     found: dict[str, list[Tensor]] = {}
     for call in calls:
         for gate, values in _gate_values(call).items():
@@ -318,11 +320,12 @@ def _gate_flows(calls: Sequence[Call]) -> dict[str, GateFlow]:
 
 
 def _gate_values(call: Call) -> dict[str, Tensor]:
-    """Each gate in the real rows of the first steps of the pieces."""
+    """Each gate in the real rows of the first steps of some pieces."""
     sequence, cell = call.sequence, call.sequence.cell
     axis, params = sequence.time_axis, sequence.params
     dtype = next(iter(params.values())).dtype
-    steps = [piece.first(sequence.reverse) for piece in call.pieces]
+    pieces = call.pieces[:: -(-len(call.pieces) // GATE_STEPS)]
+    steps = [piece.first(sequence.reverse) for piece in pieces]
     at = torch.tensor(steps, device=sequence.x.device)
     real = _real_rows(call, steps)
 
@@ -331,7 +334,7 @@ def _gate_values(call: Call) -> dict[str, Tensor]:
         chosen = over_time.index_select(axis, at)
         return (chosen.transpose(0, 1) if axis == 1 else chosen)[real].to(dtype)
 
-    starts = zip(*(piece.start for piece in call.pieces), strict=True)
+    starts = zip(*(piece.start for piece in pieces), strict=True)
     state = cell.make_state(*(torch.stack(parts)[real].to(dtype) for parts in starts))
     if sequence.reset is not None:
         begun = sequence.reset[:, steps].t()[real].unsqueeze(1)
