@@ -1,7 +1,7 @@
 """What it costs to measure the gradient's flow while training: python benchmarks/gradient_flow.py
 
-Float32, two threads: a training step (forward, backward, AdamW) and a measurement in turn, so that
-a machine that slows down slows both. Writes docs/results/gradient-flow.json and, from it, .md.
+Float32, on one thread and on two: a training step (forward, backward, AdamW) and a measurement in
+turn, so that a machine that slows down slows both. Writes docs/results/gradient-flow.json and .md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES = (
     ("LSTM", 32, 64, 1, 64, 64),
 )
 EVERY = 100
-THREADS = 2
+THREADS = (1, 2)
 ROUNDS = 15
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
@@ -78,17 +78,18 @@ def page(result: dict) -> str:
     lines = [
         "# gradient flow",
         "",
-        "Time of one measurement by `gradient_flow` beside one training step, in turn, on",
-        f"{THREADS} threads, float32, medians of {ROUNDS} rounds. The cost is that of",
+        "Time of one measurement by `gradient_flow` beside one training step, in turn,",
+        f"float32, medians of {ROUNDS} rounds. The cost is that of",
         f"`gradient_flow_every={EVERY}`, a measurement in {EVERY} steps, as a share of these",
         "steps, by medians and by the minima of both.",
         "",
-        "| layer | batch, time, input | step ms | measurement ms | cost | cost by minima |",
-        "|---|---|---:|---:|---:|---:|",
+        "| layer | batch, time, input | threads | step ms | measurement ms | cost | cost by minima |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
         lines.append(
-            f"| `{row['layer']}` | {', '.join(map(str, row['shape']))} | {row['step_ms']:.1f} | "
+            f"| `{row['layer']}` | {', '.join(map(str, row['shape']))} | "
+            f"{row['threads']} | {row['step_ms']:.1f} | "
             f"{row['flow_ms']:.1f} | {row['cost_percent']:.1f} % | "
             f"{row['cost_percent_of_minima']:.1f} % |"
         )
@@ -110,9 +111,12 @@ def page(result: dict) -> str:
 
 
 def main() -> None:
-    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    rows = [measure(*case) for case in CASES]
+    rows = []
+    for case in CASES:
+        for threads in THREADS:
+            torch.set_num_threads(threads)
+            rows.append({**measure(*case), "threads": threads})
     result = {"rows": rows, "machine": describe_machine(), "commit": describe_commit()}
     write_json(RESULTS / "gradient-flow.json", result)
     write_bytes(RESULTS / "gradient-flow.md", page(json.loads(json.dumps(result))).encode())
