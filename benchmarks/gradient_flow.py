@@ -83,7 +83,7 @@ def page(result: dict) -> str:
         f"`gradient_flow_every={EVERY}`, a measurement in {EVERY} steps, as a share of these",
         "steps, by medians and by the minima of both.",
         "",
-        "| layer | batch, time, input | threads | step ms | measurement ms | cost | cost by minima |",
+        "| layer | batch, time, input | threads | step ms | measurement ms | cost | by minima |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
