@@ -309,3 +309,14 @@ def test_what_cannot_be_measured_is_refused() -> None:
         gradient_flow(layer, x, lambda m, b: m(b)[0])
     with pytest.raises(ConfigError, match="does not depend on any recurrent layer"):
         gradient_flow(layer, x, lambda m, b: m(b)[0].detach().sum())
+
+
+@pytest.mark.parametrize(("at", "whole"), [(10, slice(0, 10)), (4, slice(4, 14))])
+def test_exponents_stay_between_resets(at, whole) -> None:
+    torch.manual_seed(0)
+    layer = nn.GRU(3, 4, batch_first=True, dtype=torch.float64)
+    x, reset = torch.randn(1, 14, 3, dtype=torch.float64), torch.zeros(1, 14, dtype=torch.bool)
+    reset[0, at] = True
+    found = gradient_flow(layer, x, lambda m, b: m(b, reset=reset)[0].sum()).layers[0]
+    alone = gradient_flow(layer, x[:, whole], lambda m, b: m(b)[0].sum()).layers[0]
+    assert found.lyapunov == pytest.approx(alone.lyapunov)
