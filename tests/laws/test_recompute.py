@@ -17,9 +17,9 @@ from tests.laws.cases import (
 )
 
 
-@pytest.mark.parametrize("recompute", ["gates", 1, 2, 9])
+@pytest.mark.parametrize("recompute", ["gates", 3])
 @pytest.mark.parametrize(("make", "runner"), pairs())
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=5)
 @given(shape=shapes, asked=anything)
 def test_recomputing_changes_no_number(make, runner, recompute, shape, asked) -> None:
     case = Case.draw(make, runner, shape)

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from recurra.errors import ConfigError, unknown
 from recurra.nn.gru import GRU
+from recurra.nn.lem import LEM
 from recurra.nn.lstm import LSTM
+from recurra.nn.min_gru import MinGRU
+from recurra.nn.rg_lru import RGLRU
 from recurra.nn.rnn import RNN
+from recurra.nn.slstm import SLSTM
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ VARIANTS: dict[str, Variant] = {
     "lstm": Variant("LSTM", LSTM),
     "lstm-chrono": Variant("LSTM, chrono", LSTM, chrono=True),
     "gru": Variant("GRU", GRU),
+    "min-gru": Variant("minGRU", MinGRU),
+    "rg-lru": Variant("RG-LRU", RGLRU),
+    "lem": Variant("LEM", LEM),
+    "slstm": Variant("sLSTM", SLSTM),
 }
 
 
