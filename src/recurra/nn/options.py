@@ -21,8 +21,8 @@ class Options(TypedDict, total=False):
                         zeros at first
     clip_state_grad     the gradient that each step hands back to the state before it is cut off,
                         entry by entry, at plus and minus this number, inside BPTT
-    recompute           "gates", or a number of segments: less memory in training for about a third
-                        more time; see `recurra.kernels.recompute`
+    recompute           "gates", or a number of segments: less memory in training, for hardly any
+                        more time and for about half more; see `recurra.kernels.recompute`
 
     Zoneout and the dropouts act in training only; see `recurra.nn.dropouts`.
     """
