@@ -13,10 +13,12 @@ from recurra.training.clipping import (
 from recurra.training.flow import GateFlow, GradientFlow, LayerFlow, gradient_flow
 from recurra.training.flow_warnings import FlowWarning, flow_warnings
 from recurra.training.loop import TrainingInterrupted, TrainingResult, train
+from recurra.training.rtrl import RTRL
 from recurra.training.settings import TrainingSettings
 from recurra.training.task import TrainingTask
 
 __all__ = [
+    "RTRL",
     "AdaptiveClipper",
     "ClipReport",
     "Clipper",
