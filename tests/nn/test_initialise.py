@@ -93,8 +93,12 @@ def test_a_long_chrono_memory_keeps_a_state(kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("RNN", {"forget_bias": 1.0}, r"RNN: forget_bias=1\.0 needs a forget gate, and Elman"),
-        ("RNN", {"init": "chrono", "chrono_length": 9}, r"init='chrono' needs a forget gate"),
+        ("RNN", {"forget_bias": 1.0}, r"RNN: forget_bias=1\.0 sets .* not defined for Elman"),
+        (
+            "RNN",
+            {"init": "chrono", "chrono_length": 9},
+            r"init='chrono' sets .* not defined for Elman",
+        ),
         ("GRU", {"init": "chrono"}, r"init='chrono' with chrono_length=None"),
         ("GRU", {"chrono_length": 9}, r"init='torch' with chrono_length=9"),
         ("GRU", {"init": "chrono", "chrono_length": 1}, r"chrono_length is 1, but .* at least 2"),
@@ -116,3 +120,11 @@ def test_reset_parameters_draws_afresh_and_follows_the_seed(init) -> None:
     torch.manual_seed(0)
     layer.reset_parameters()
     assert torch.equal(layer.weight_hh_l0, first)
+
+
+@pytest.mark.parametrize("kind", ["LEM", "IndRNN", "SLSTM", "MLSTM", "MinGRU", "LRU"])
+def test_orthogonal_is_refused_where_it_is_not_defined(kind) -> None:
+    with pytest.raises(ConfigError, match=r"init='orthogonal' is not defined for"):
+        getattr(nn, kind)(4, 4, init="orthogonal")
+    with pytest.raises(ConfigError, match=r"forget_bias=1.0 .* is not defined for"):
+        getattr(nn, kind)(4, 4, forget_bias=1.0)

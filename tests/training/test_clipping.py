@@ -250,3 +250,11 @@ def test_largest_gradient_is_found_by_size_and_nan_wins_over_infinity():
     name, size = largest_gradient(named)
     assert name == "d"
     assert math.isnan(size)
+
+
+def test_one_parameter_alone_is_clipped_as_a_whole() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3, 4))
+    weight.grad = torch.full((3, 4), 1e9)
+    report = make_clipper("norm", 1.0).apply(weight)
+    assert report.triggered
+    assert float(weight.grad.norm()) == pytest.approx(1.0)

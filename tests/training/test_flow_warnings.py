@@ -125,3 +125,14 @@ def test_parts_of_a_state_are_taken_together_and_all_layers_are_seen() -> None:
     both = replace(layer_of([1e-9, 1.0]), norms={"h": (1e-9, 1.0), "c": (0.1, 0.0)})
     assert kinds(both) == []
     assert kinds(layer_of([1e-9, 1.0]), both, layer_of([1e9, 1.0])) == ["vanishing", "exploding"]
+
+
+def test_a_loss_that_is_no_number_is_told() -> None:
+    layer = nn.LSTM(2, 4, batch_first=True)
+    x = torch.randn(2, 20, 2)
+    x[0, 3, 1] = float("nan")
+    flow = gradient_flow(layer, x, lambda m, x: m(x)[0][:, -1].square().mean())
+    (warning,) = flow_warnings(flow)
+    assert warning.kind == "exploding"
+    assert "the loss is nan" in warning.text
+    assert "missing values" in warning.text

@@ -25,6 +25,7 @@ from recurra.cells.cell import Cell, Params
 from recurra.errors import ConfigError, unknown
 
 METHODS = ("torch", "orthogonal", "chrono")
+ORTHOGONAL = ("Elman", "LSTM", "GRU")
 FORGET_GATES = {"LSTM": "f", "GRU": "z"}
 
 
@@ -40,9 +41,9 @@ class Init:
         """Raise ConfigError for settings that are unknown, contradict each other or the cell."""
         if self.method not in METHODS:
             raise ConfigError(f"{who}: {unknown('init', self.method, METHODS)}")
-        if self.method == "orthogonal" and not cell.has_recurrent_product:
+        if self.method == "orthogonal" and cell.name not in ORTHOGONAL:
             raise ConfigError(
-                f"{who}: init='orthogonal' is about recurrent weights, and {cell.name} has none. "
+                f"{who}: init='orthogonal' is not defined for {cell.name}. "
                 "Leave init out: the layer draws its weights as its paper does."
             )
         chrono = self.method == "chrono"
@@ -65,7 +66,10 @@ class Init:
                 "it. Choose one."
             )
         if cell.name not in FORGET_GATES:
-            raise ConfigError(f"{who}: {setting} needs a forget gate, and {cell.name} has none.")
+            raise ConfigError(
+                f"{who}: {setting} sets the forget gate of {', '.join(FORGET_GATES)}; it is not "
+                f"defined for {cell.name}. Leave it out."
+            )
         if "bias_ih" not in cell.parameter_shapes():
             raise ConfigError(f"{who}: {setting} needs biases, and bias=False. Leave one out.")
 

@@ -52,6 +52,8 @@ class Clipper(ABC):
         Gradients whose norm is NaN or infinite stay as they are and are not counted as clipped:
         check `norm` in the report before the update.
         """
+        if isinstance(parameters, Tensor):
+            parameters = [parameters]
         trained = [p for p in parameters if p.grad is not None and p.grad.numel()]
         if norm is None:
             norm = float(gradient_norm(_gradients(trained)))

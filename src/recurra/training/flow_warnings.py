@@ -47,9 +47,20 @@ def flow_warnings(flow: GradientFlow) -> list[FlowWarning]:
     vanishing gradient in rnn, layer 0: from step 3 back to step 0 its norm falls to 1e-09 of its
     largest, and halves in 1 step. Try init='orthogonal', or an LSTM or GRU instead.
     """
+    if not math.isfinite(flow.loss):
+        return [_not_finite(layer, flow.loss) for layer in flow.layers]
     checks = (_vanishing, _exploding, _saturated)
     found = (check(layer) for check in checks for layer in flow.layers)
     return [warning for warning in found if warning is not None]
+
+
+def _not_finite(layer: LayerFlow, loss: float) -> FlowWarning:
+    text = (
+        f"exploding in {layer.title}: the loss is {loss}, so there is no gradient to look at. Look "
+        "for missing values in the data; if there are none, the state or the head has overflowed: "
+        "try a lower learning_rate, clip='norm' with a smaller clip_limit, or smaller weights."
+    )
+    return FlowWarning("exploding", layer.title, loss, text)
 
 
 def _vanishing(layer: LayerFlow) -> FlowWarning | None:
@@ -63,8 +74,10 @@ def _vanishing(layer: LayerFlow) -> FlowWarning | None:
     first, last = pairs[0][0], pairs[-1][0]
     halves = [steps for steps in layer.memory_length.values() if steps is not None]
     half = f", and halves in {_count(max(halves))}" if halves else ""
-    remedy = "init='orthogonal', or an LSTM or GRU instead"
-    if layer.gates:
+    remedy = "an LSTM with init='chrono', or a GRU"
+    if layer.cell == "Elman":
+        remedy = "init='orthogonal', or an LSTM or GRU instead"
+    elif layer.gates:
         length = abs(last - first) + 1
         remedy = f"init='chrono' with chrono_length={length}, or a forget_bias of 1 or more"
     text = (
