@@ -268,6 +268,16 @@ def test_layers_of_half_precision_keep_their_dtype_and_compute_in_float32(make, 
     assert {x.grad.dtype, layer.weight_hh_l0.grad.dtype} == {dtype}
 
 
+def answer_of_torch(layer, x):
+    """What torch's layer gives, or None: its LSTM has no bfloat16 on processors without AVX-512."""
+    try:
+        return layer(x)
+    except RuntimeError as error:
+        if "primitive descriptor" not in str(error):
+            raise
+        return None
+
+
 @MODULES
 def test_autocast_gives_the_dtypes_of_torch_and_values_as_near(make) -> None:
     torch.manual_seed(0)
@@ -277,10 +287,10 @@ def test_autocast_gives_the_dtypes_of_torch_and_values_as_near(make) -> None:
     exact = layer(x)[0]
     with torch.autocast("cpu", torch.bfloat16):
         output, state = layer(x)
-        expected, expected_state = theirs(x)
-    if make is not nn.GRU:  # which torch does not autocast
-        assert output.dtype == expected.dtype
-        parts = zip(as_tuple(state), as_tuple(expected_state), strict=True)
+        answer = None if make is nn.GRU else answer_of_torch(theirs, x)  # its GRU stays in float32
+    if answer is not None:
+        assert output.dtype == answer[0].dtype
+        parts = zip(as_tuple(state), as_tuple(answer[1]), strict=True)
         assert all(a.dtype == b.dtype for a, b in parts)
     assert output.dtype == torch.bfloat16
     assert (output - exact).abs().max() < 0.02
