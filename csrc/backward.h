@@ -57,7 +57,6 @@ class Backward {
         entries = 0;
       }
       const BackStep<T> now = tables(pass, step, active, entries);
-      prefetch_step(pass, step - 1, active);
       if (layer_.rebuild) forward_.rebuild(pass, step, active, h_prev_, c_prev_);
       Cell::backward(now);
       if (layer_.clip != 0) clip(active);
@@ -124,17 +123,6 @@ class Backward {
     if (any) team_.wait();
   }
 
-  // What the next step reads has left the caches since it was saved.
-  void prefetch_step(const Pass& pass, index step, index active) const {
-    if (step < 0) return;
-    const Range range = team_.share(active);
-    for (index r = range.begin; r < range.end; ++r) {
-      if (saved_stride_) prefetch(saved(pass.row[r], step), saved_stride_);
-      if (direction_.d_y.data)
-        prefetch(at<T>(direction_.d_y, pass.row[r], time_of(direction_, pass.length[r], step)), sizes_.output);
-    }
-  }
-
   const T* saved(index row, index step) const {
     return static_cast<const T*>(direction_.saved) + (step * sizes_.batch + row) * saved_stride_;
   }
@@ -181,6 +169,10 @@ class Backward {
     now.keep_c = static_cast<T>(d.keep_c);
     now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
     now.dt = static_cast<T>(layer_.dt);
+    if (step > 0) {
+      now.to_saved_before = layer_.rebuild ? 0 : -sizes_.batch * saved_stride_;
+      now.to_d_y_before = d.reverse ? d.d_y.time_stride : -d.d_y.time_stride;
+    }
     now.d_diagonal = buffers_.sums.diagonal;
     now.d_h = buffers_.d_h;
     now.d_c = buffers_.d_c;
@@ -380,6 +372,10 @@ void write_weight(T* to, index units, index columns, index padded, Slots slots, 
         Vec<T> sum = load(sums_of(0) + from);
         for (int slice = 1; slice < slices; ++slice) sum = sum + load(sums_of(slice) + from);
         store(tile + k * w, sum);
+      }
+      if (count == w && width == block) {
+        for (index k = 0; k < block; k += w) transpose(tile + k * w, w, rows + c + k, columns);
+        continue;
       }
       for (index u = 0; u < count; ++u)
         for (index k = 0; k < width; ++k) rows[u * columns + c + k] = tile[k * w + u];

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <numeric>
 #include <vector>
 
 #include "levels.h"
+#include "memory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -27,7 +26,7 @@ class Memory {
     if (bytes > size_) {
       data_.reset();
       size_ = 0;
-      data_.reset(static_cast<char*>(::operator new(static_cast<size_t>(bytes), alignment)));
+      data_ = allocate(bytes);
       size_ = bytes;
     }
 #if defined(__SANITIZE_ADDRESS__)
@@ -44,11 +43,7 @@ class Memory {
   }
 
  private:
-  static constexpr std::align_val_t alignment{64};
-  struct Free {
-    void operator()(char* data) const { ::operator delete(data, alignment); }
-  };
-  std::unique_ptr<char, Free> data_;
+  Bytes data_;
   index size_ = 0;
 };
 
@@ -71,6 +66,16 @@ constexpr index rows_of_a_slice = 4;
 constexpr double work_of_a_thread = 4e5;
 constexpr double work_of_a_wait = 1e5;
 
+// Recurrent weights of more bytes than this are read by the threads of a team in parts, not by each
+// thread in full: at every step they come from beyond its own caches.
+constexpr double weights_of_a_slice = 2e6;
+
+double recurrent_weights(const Layer& layer) {
+  if (layer.cell == CellKind::ind_rnn_relu || layer.cell == CellKind::ind_rnn_tanh) return 0;
+  return static_cast<double>(gates_of(layer.cell)) * static_cast<double>(layer.hidden) *
+         static_cast<double>(layer.output) * (layer.is_double ? sizeof(double) : sizeof(float));
+}
+
 void choose(const Layer& layer, Choice choice, Plan& plan) {
   const double step = 2.0 * static_cast<double>(layer.batch) * static_cast<double>(gates_of(layer.cell)) *
                       static_cast<double>(layer.hidden) * static_cast<double>(layer.input + layer.output);
@@ -78,7 +83,8 @@ void choose(const Layer& layer, Choice choice, Plan& plan) {
   int threads = std::clamp(choice.threads, 1, threads_usable());
   if (work < work_of_a_thread * threads) threads = std::max(1, static_cast<int>(work / work_of_a_thread));
   const int each = std::max(1, threads / layer.directions);
-  const index rows = std::max(index{1}, layer.batch / rows_of_a_slice);
+  const index rows =
+      recurrent_weights(layer) > weights_of_a_slice ? 1 : std::max(index{1}, layer.batch / rows_of_a_slice);
   plan.slices = choice.slices ? choice.slices : static_cast<int>(std::min(index{each}, rows));
   plan.team = choice.team ? choice.team : std::max(1, each / plan.slices);
   if (!choice.team && step < work_of_a_wait * plan.slices) plan.team = 1;

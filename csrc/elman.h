@@ -57,13 +57,14 @@ struct Elman {
     using S = Step<T, Storage>;
     const Sizes& s = step.sizes;
     const Range range = step.team.share(s.panels);
-    for (index p = range.begin; p < range.end; ++p)
-      for_row_groups<S::template most_rows<plain>>(step.active, [&](auto group, index row) {
+    step.packed->u.with_ahead([&](auto ahead) {
+      for (index p = range.begin; p < range.end; ++p)
+        for_row_groups<S::template most_rows<plain>>(step.active, [&](auto group, index row) {
         constexpr int R = decltype(group)::value;
         Vec<T> acc[R][plain];
         step.start(acc, p, row, bias_stride);
         const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
-        step.packed->u.multiply(acc, rows.row, p, s.output);
+        step.packed->u.template multiply<decltype(ahead)::value>(acc, rows.row, p, s.output, row, step.active);
         for (int r = 0; r < R; ++r)
           for (int n = 0; n < plain; ++n) {
             const index unit = p * panel_units + n * w;
@@ -74,6 +75,7 @@ struct Elman {
             step.finish_h(row + r, unit, count, h);
           }
       });
+    });
   }
 
   static void backward(const BackStep<T>& step) {
@@ -83,6 +85,7 @@ struct Elman {
     for (index row = 0; row < step.active; ++row)
       for (index v = range.begin; v < range.end; ++v) {
         const index unit = v * w, count = larger(0, smaller(w, s.hidden - unit));
+        step.look_ahead(row, v, step.has_zone_h() ? 1 : 0);
         const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
         const Vec<T> h = step.has_zone_h() ? load(step.saved[row] + unit) : load_first(step.y[row] + unit, count);
         if (step.has_zone_h()) store(step.d_h + row * s.state + unit, direct);

@@ -43,7 +43,6 @@ class Forward {
       now.h = h;
       now.h_in = mask(pass, step, active, h);
       now.h_next = h_next;
-      prefetch_saved(pass, step + 1, active);
       Cell::forward(now);
       if (Cell::has_c && layer_.rebuild && direction_.saved) save_c(pass, step, active);
       team_.wait();
@@ -151,15 +150,6 @@ class Forward {
     return step;
   }
 
-  // What the next step saves goes to memory that no cache holds: ask for it while this one computes.
-  void prefetch_saved(const Pass& pass, index step, index active) const {
-    if (!direction_.saved || layer_.rebuild || step >= sizes_.time) return;
-    const Range range = team_.share(active);
-    for (index r = range.begin; r < range.end; ++r)
-      prefetch_to_write(static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_,
-                        saved_stride_);
-  }
-
   void reset(const Pass& pass, index step, index active, T* h) {
     if (!layer_.reset.data) return;
     bool any = false;
@@ -215,6 +205,7 @@ class Forward {
     now.keep_c = static_cast<T>(d.keep_c);
     now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
     now.dt = static_cast<T>(layer_.dt);
+    now.x_parts = scratch_.x_parts;
     return now;
   }
 

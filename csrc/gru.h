@@ -62,35 +62,38 @@ struct Gru {
   static void forward(const Step<T, Storage>& step) {
     using S = Step<T, Storage>;
     const Range range = step.team.share(step.sizes.panels);
-    for (index p = range.begin; p < range.end; ++p)
-      for_row_groups<S::template most_rows<4>>(step.active, [&](auto group, index row) {
-        tile<decltype(group)::value>(step, p, row);
-      });
+    step.packed->u.with_ahead([&](auto ahead) {
+      for (index p = range.begin; p < range.end; ++p)
+        for_row_groups<S::template most_rows<3>>(step.active, [&](auto group, index row) {
+          tile<decltype(group)::value, decltype(ahead)::value>(step, p, row);
+        });
+    });
   }
 
-  template <int R, class Storage>
+  template <int R, bool ahead, class Storage>
   static void tile(const Step<T, Storage>& step, index p, index row) {
     const Sizes& s = step.sizes;
     const index unit = p * w, count = smaller(w, s.hidden - unit);
-    Vec<T> acc[R][3], from_x[R];
+    Vec<T> acc[R][3];
     step.start(acc, p, row, bias_stride);
     const Vec<T> c_n = load(step.packed->bias + p * bias_stride + 3 * w);
+    // The part of x waits in memory, where it costs the product no registers.
+    T* const from_x = step.x_parts;
     for (int r = 0; r < R; ++r) {
-      from_x[r] = acc[r][2];
+      store(from_x + r * w, count < w ? keep_first(acc[r][2], count) : acc[r][2]);
       acc[r][2] = c_n;
     }
     const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
-    step.packed->u.multiply(acc, rows.row, p, s.output);
+    step.packed->u.template multiply<ahead>(acc, rows.row, p, s.output, row, step.active);
     clear_missing(acc, count);
-    if (count < w)
-      for (int r = 0; r < R; ++r) from_x[r] = keep_first(from_x[r], count);
     RECURRA_UNROLL
     for (int q = 0; q < R; ++q) {
       const Vec<T> r = sigmoid(acc[q][0]), z = sigmoid(acc[q][1]), from_h = acc[q][2];
-      const Vec<T> n = tanh(fma(r, from_h, from_x[q]));
+      const Vec<T> n = tanh(fma(r, from_h, load(from_x + q * w)));
       const Vec<T> before = load(step.h + (row + q) * s.state + unit);
       if (step.saved) {
         T* const to = step.saved[row + q] + unit;
+        step.look_ahead(to, p, 4);
         store(to, r);
         store(to + s.padded, z);
         store(to + 2 * s.padded, n);
@@ -109,6 +112,7 @@ struct Gru {
       T* const ring = step.ring + row * step.ring_size;
       for (index p = range.begin; p < range.end; ++p) {
         const index unit = p * w, count = smaller(w, s.hidden - unit);
+        step.look_ahead(row, p, 4);
         const Vec<T> r = load(saved + unit), z = load(saved + s.padded + unit), n = load(saved + 2 * s.padded + unit),
                      from_h = load(saved + 3 * s.padded + unit);
         const Vec<T> before = load_first(step.h_prev[row] + unit, count);
@@ -230,6 +234,7 @@ struct GruResetBefore {
       T* const ring = step.ring + row * step.ring_size;
       for (index p = range.begin; p < range.end; ++p) {
         const index unit = p * w, count = smaller(w, s.hidden - unit);
+        step.look_ahead(row, p, 3);
         const Vec<T> z = load(saved + s.padded + unit), n = load(saved + 2 * s.padded + unit);
         const Vec<T> before = load_first(step.h_prev[row] + unit, count);
         const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));

@@ -84,6 +84,7 @@ struct IndRnn {
     for (index row = 0; row < step.active; ++row)
       for (index v = range.begin; v < range.end; ++v) {
         const index unit = v * w, count = larger(0, smaller(w, s.hidden - unit));
+        step.look_ahead(row, v, step.has_zone_h() ? 1 : 0);
         const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));
         const Vec<T> h = step.has_zone_h() ? load(step.saved[row] + unit) : load_first(step.y[row] + unit, count);
         const Vec<T> d_sum = relu ? where_positive(h, d_h) : d_h * (one - h * h);

@@ -109,6 +109,7 @@ struct Lem {
       store(step.late_input + (row + r) * s.state + unit, stepped);
       if (!step.saved) continue;
       T* const to = step.saved[row + r] + unit;
+      step.look_ahead(to, p, 5);
       store(to, fast);
       store(to + s.padded, t);
       store(to + 2 * s.padded, n);
@@ -125,6 +126,7 @@ struct Lem {
       T* const ring = step.ring + row * step.ring_size;
       for (index p = range.begin; p < range.end; ++p) {
         const index unit = p * w, count = smaller(w, s.hidden - unit);
+        step.look_ahead(row, p, 5);
         const Vec<T> t = load(saved + s.padded + unit), n = load(saved + 3 * s.padded + unit);
         const Vec<T> before = load_first(step.h_prev[row] + unit, count);
         const auto [direct, d_h] = step.split_h(row, unit, count, step.arriving(row, unit, count));

@@ -69,10 +69,12 @@ struct Lstm {
     using S = Step<T, Storage>;
     const Sizes& s = step.sizes;
     const Range range = step.team.share(s.panels);
-    for (index p = range.begin; p < range.end; ++p)
-      for_row_groups<S::template most_rows<4>>(step.active, [&](auto group, index row) {
-        tile<decltype(group)::value>(step, p, row);
-      });
+    step.packed->u.with_ahead([&](auto ahead) {
+      for (index p = range.begin; p < range.end; ++p)
+        for_row_groups<S::template most_rows<4>>(step.active, [&](auto group, index row) {
+          tile<decltype(group)::value, decltype(ahead)::value>(step, p, row);
+        });
+    });
     if (!projects) return;
     step.team.wait();
     const index width = plain_width<T>;
@@ -93,14 +95,14 @@ struct Lstm {
       });
   }
 
-  template <int R, class Storage>
+  template <int R, bool ahead, class Storage>
   static void tile(const Step<T, Storage>& step, index p, index row) {
     const Sizes& s = step.sizes;
     const index unit = p * w, count = smaller(w, s.hidden - unit);
     Vec<T> acc[R][4];
     step.start(acc, p, row, bias_stride);
     const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
-    step.packed->u.multiply(acc, rows.row, p, s.output);
+    step.packed->u.template multiply<ahead>(acc, rows.row, p, s.output, row, step.active);
     clear_missing(acc, count);
     RECURRA_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -120,6 +122,7 @@ struct Lstm {
       store(cell, c);
       if (step.saved) {
         T* const to = step.saved[row + r] + unit;
+        step.look_ahead(to, p, 5);
         store(to, i);
         store(to + s.padded, f);
         store(to + 2 * s.padded, g);
@@ -141,6 +144,7 @@ struct Lstm {
       T* const ring = step.ring + row * step.ring_size;
       for (index p = range.begin; p < range.end; ++p) {
         const index unit = p * w, count = smaller(w, s.hidden - unit);
+        step.look_ahead(row, p, 5);
         const Vec<T> i = load(saved + unit), f = load(saved + s.padded + unit), g = load(saved + 2 * s.padded + unit),
                      o = load(saved + 3 * s.padded + unit);
         const Vec<T> before = load_first(step.c_prev[row] + unit, count);

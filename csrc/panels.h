@@ -16,6 +16,12 @@
 
 namespace recurra::RECURRA_LEVEL {
 
+// A number as a type, to choose a template by a run-time number.
+template <int n>
+struct Number {
+  static constexpr int value = n;
+};
+
 // How the numbers of a panel are stored. Whatever that is, they are widened to T before they are
 // used, so a panel of fewer bits gives exactly what its rounded weights give in full.
 template <class T>
@@ -80,21 +86,42 @@ struct Int8 {
   }
 };
 
+// Panels of more bytes than this come from beyond the second cache at every step.
+inline constexpr index second_cache = index{1} << 20;
+
 // The panels of one matrix; scale has one number for each output of a panel.
 template <class T, class Storage>
 struct Weights {
   typename Storage::Element* panels = nullptr;
   T* scale = nullptr;
+  bool overflow = false;
 
-  // acc += rows · panel p, whose products have `size` terms.
-  template <int R, int N>
-  RECURRA_INLINE void multiply(Vec<T> (&acc)[R][N], const T* const (&rows)[R], index p, index size) const {
+  // Calls body(Number<ahead>): 1 where the panels overflow the second cache.
+  template <class Body>
+  RECURRA_INLINE void with_ahead(const Body& body) const {
+    if constexpr (!Storage::rounded && sizeof(T) == sizeof(float)) {
+      if (overflow) return body(Number<1>{});
+    }
+    body(Number<0>{});
+  }
+
+  // acc += rows · panel p, whose products have `size` terms. With `ahead` these rows, from `row` on of
+  // `count`, ask for their share of the next panel, so that it is there when its turn comes.
+  template <bool ahead = false, int R, int N>
+  RECURRA_INLINE void multiply(Vec<T> (&acc)[R][N], const T* const (&rows)[R], index p, index size,
+                               [[maybe_unused]] index row = 0, [[maybe_unused]] index count = 1) const {
     constexpr index width = N * lanes<T>;
     const typename Storage::Element* panel = panels + p * size * width;
+    [[maybe_unused]] const typename Storage::Element* next = panel + size * width + size * width * row / count;
+    [[maybe_unused]] const index share = width * R / count;  // of each term
     [[maybe_unused]] Vec<T> scales[N];
     if constexpr (Storage::has_scale)
       for (int n = 0; n < N; ++n) scales[n] = load(scale + p * width + n * lanes<T>);
     for (index k = 0; k < size; ++k, panel += width) {
+      if constexpr (ahead) {
+        prefetch_line_to_come(next);
+        next += share;
+      }
       Vec<T> weights[N];
       RECURRA_UNROLL
       for (int n = 0; n < N; ++n) {
@@ -111,9 +138,14 @@ struct Weights {
   }
 };
 
+template <class T>
+RECURRA_INLINE Weights<T, Full<T>> plain_weights(const T* panels, index elements) {
+  return {const_cast<T*>(panels), nullptr, elements * static_cast<index>(sizeof(T)) > second_cache};
+}
+
 template <int R, int N, class T>
 RECURRA_INLINE void accumulate(Vec<T> (&acc)[R][N], const T* const (&rows)[R], const T* panel, index size) {
-  Weights<T, Full<T>>{const_cast<T*>(panel)}.multiply(acc, rows, 0, size);
+  plain_weights(panel, 0).multiply(acc, rows, 0, size);
 }
 
 // The same with the rows packed too: R values side by side for each k.
@@ -131,12 +163,6 @@ RECURRA_INLINE void accumulate_packed(Vec<T> (&acc)[R][N], const T* rows, const 
     }
   }
 }
-
-// A number as a type, to choose a template by a run-time number.
-template <int n>
-struct Number {
-  static constexpr int value = n;
-};
 
 // `keep_first` for a tile whose vectors all hold the same units, of which `count` exist.
 template <int R, int N, class V>
@@ -194,6 +220,18 @@ struct Slots {
   int gate[4];
 };
 
+// The transpose of `units` rows of `size` numbers: `size` vectors, `to_stride` apart, with 0 for missing
+// units.
+template <class T>
+void pack_columns(const T* rows, index units, index size, T* to, index to_stride) {
+  constexpr int w = lanes<T>;
+  index k = 0;
+  if (units >= w)
+    for (; k + w <= size; k += w) transpose(rows + k, size, to + k * to_stride, to_stride);
+  for (; k < size; ++k)
+    for (index u = 0; u < w; ++u) to[k * to_stride + u] = u < units ? rows[u * size + k] : T(0);
+}
+
 // Interleaved panels [first, last) of weight (gates * hidden, size): panel p holds the units
 // [p * lanes, ...) of every slot; missing units are 0.
 template <class T>
@@ -202,25 +240,16 @@ void pack_interleaved(const T* weight, index hidden, index size, Slots slots, in
   for (index p = first; p < last; ++p) {
     T* panel = panels + p * size * slots.count * w;
     const index units = smaller(w, hidden - p * w);
-    for (int slot = 0; slot < slots.count; ++slot) {
-      const T* block = weight + (slots.gate[slot] * hidden + p * w) * size;
-      T* to = panel + slot * w;
-      for (index k = 0; k < size; ++k, to += slots.count * w) {
-        for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
-        for (index u = units; u < w; ++u) to[u] = 0;
-      }
-    }
+    for (int slot = 0; slot < slots.count; ++slot)
+      pack_columns(weight + (slots.gate[slot] * hidden + p * w) * size, units, size, panel + slot * w, slots.count * w);
   }
 }
 
 template <class T>
 void pack_transposed_panel(const T* weight, index columns, index size, index p, T* to) {
-  constexpr int w = plain_width<T>;
-  const index units = smaller(w, columns - p * w);
-  const T* const block = weight + p * w * size;
-  for (index k = 0; k < size; ++k, to += w) {
-    for (index u = 0; u < units; ++u) to[u] = block[u * size + k];
-    for (index u = units; u < w; ++u) to[u] = 0;
+  for (int n = 0; n < plain; ++n) {
+    const index unit = p * plain_width<T> + n * lanes<T>;
+    pack_columns(weight + smaller(unit, columns) * size, columns - unit, size, to + n * lanes<T>, plain_width<T>);
   }
 }
 
@@ -232,22 +261,25 @@ void pack_transposed(const T* weight, index columns, index size, index first, in
 }
 
 // Plain panels [first, last) of weight (gates * hidden, columns) itself: d_x = d_gates · weight. The
-// rows of each slot are followed by zeros up to `padded`, as the gradients of gates are stored.
+// rows of each slot are followed by zeros up to `padded`, as the gradients of gates are stored. Weights
+// are read in the order in which they lie, whatever panels they go to.
 template <class T>
 void pack_rows(const T* weight, index hidden, index padded, index columns, Slots slots, index first, index last, T* panels) {
   constexpr int w = plain_width<T>;
-  for (index p = first; p < last; ++p) {
-    T* to = panels + p * slots.count * padded * w;
-    const index units = smaller(w, columns - p * w);
-    for (int slot = 0; slot < slots.count; ++slot) {
-      const T* block = weight + slots.gate[slot] * hidden * columns + p * w;
-      for (index k = 0; k < padded; ++k, to += w) {
-        const index real = k < hidden ? units : 0;
-        for (index u = 0; u < real; ++u) to[u] = block[k * columns + u];
-        for (index u = real; u < w; ++u) to[u] = 0;
+  const index panel_size = slots.count * padded * w;
+  for (int slot = 0; slot < slots.count; ++slot)
+    for (index k = 0; k < padded; ++k) {
+      const T* const row = weight + (slots.gate[slot] * hidden + k) * columns;
+      T* to = panels + first * panel_size + (slot * padded + k) * w;
+      for (index p = first; p < last; ++p, to += panel_size) {
+        const index units = k < hidden ? smaller(w, columns - p * w) : 0;
+        if (units == w) {
+          for (int n = 0; n < plain; ++n) store(to + n * lanes<T>, load(row + p * w + n * lanes<T>));
+          continue;
+        }
+        for (index u = 0; u < w; ++u) to[u] = u < units ? row[p * w + u] : T(0);
       }
     }
-  }
 }
 
 // Units [first, last) of `count` vectors (count, hidden), with zeros up to `padded`; null: none.

@@ -85,6 +85,7 @@ struct Step {
   T keep_h, keep_c;
   const T* diagonal;    // (Cell::diagonals, padded hidden), or null
   T dt;
+  T* x_parts;           // of one tile, while its product with h is summed
 
   // Bias and input part of a tile of gates; the bias of a panel is `bias_stride` long.
   template <int R, int N>
@@ -116,6 +117,12 @@ struct Step {
                               Vec<T> stepped) const {
     const Vec<T> k = zone ? load_first(zone[row] + unit, count) : broadcast(keep);
     return k * old + (broadcast(T(1)) - k) * stepped;
+  }
+
+  // Asks for the cache lines that the tile after the next one saves to: no cache holds them.
+  RECURRA_INLINE void look_ahead(T* to, index panel, int slots) const {
+    if (!begins_line(panel)) return;
+    for (int slot = 0; slot < slots; ++slot) prefetch_line_to_write(to + slot * sizes.padded + 2 * lanes<T>);
   }
 
   // Writes `count` units of the new state of one row, from `unit` on.
@@ -153,6 +160,7 @@ struct BackStep {
   T* ring_late;           // second input of this step's products: (entry, late row length)
   T* ring_d_late;
   index ring_size, late_size, d_late_size;
+  index to_saved_before, to_d_y_before;  // from this step's to those of the step before, or 0
 
   RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
   RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
@@ -174,6 +182,24 @@ struct BackStep {
     return split(zone_c, keep_c, row, unit, count, gradient);
   }
 
+  // Asks for what the row `rows_ahead` further on reads of these units: saved slots and the gradient at
+  // y. Past the last row that is one of the step before. `n` counts vectors of a row.
+  static constexpr index rows_ahead = 3;
+  RECURRA_INLINE void look_ahead(index row, index n, int slots) const {
+    if (!begins_line(n)) return;
+    index later = row + rows_ahead, to_saved = 0, to_d_y = 0;
+    if (later >= active) {
+      later -= active;
+      to_saved = to_saved_before;
+      to_d_y = to_d_y_before;
+    }
+    if (later >= active) return;
+    const index unit = n * lanes<T>;
+    const T* const from = saved[later] + to_saved + unit;
+    for (int slot = 0; slot < slots; ++slot) prefetch_line(from + slot * sizes.padded);
+    if (d_y) prefetch_line(d_y[later] + to_d_y + unit);
+  }
+
   // d_h of one vector, with the gradient that arrives at the output.
   RECURRA_INLINE Vec<T> arriving(index row, index unit, index count) const {
     Vec<T> sum = load(d_h + row * sizes.state + unit);
@@ -187,15 +213,17 @@ struct BackStep {
     constexpr int N = plain;
     const index width = plain_width<T>;
     const Range range = team.share((sizes.output + width - 1) / width);
-    for (index p = range.begin; p < range.end; ++p) {
-      for_row_groups<tile_rows<T, N>>(active, [&](auto group, index row) {
+    const auto weights = plain_weights(panels, sizes.output * size);
+    weights.with_ahead([&](auto ahead) {
+      for (index p = range.begin; p < range.end; ++p)
+        for_row_groups<tile_rows<T, N>>(active, [&](auto group, index row) {
         constexpr int R = decltype(group)::value;
         Vec<T> acc[R][N];
         for (int r = 0; r < R; ++r)
           for (int n = 0; n < N; ++n)
             acc[r][n] = start ? load(start + (row + r) * sizes.state + p * width + n * lanes<T>) : broadcast(T(0));
         const RowBlock<R, T> rows(ring + row * ring_size + offset, ring_size);
-        accumulate(acc, rows.row, panels + p * size * width, size);
+        weights.template multiply<decltype(ahead)::value>(acc, rows.row, p, size, row, active);
         for (int r = 0; r < R; ++r) {
           for (int n = 0; n < N; ++n) {
             const index unit = p * width + n * lanes<T>;
@@ -208,7 +236,7 @@ struct BackStep {
           }
         }
       });
-    }
+    });
   }
 };
 

@@ -177,6 +177,62 @@ RECURRA_INLINE V where_positive(V test, V value) {  // else 0
 
 #endif
 
+// Lanes of a and b in turn: those of their lower halves in `low`, of their upper halves in `high`.
+#if defined(RECURRA_LEVEL_SCALAR)
+template <class T>
+RECURRA_INLINE void interleave(const Vec<T>& a, const Vec<T>& b, Vec<T>& low, Vec<T>& high) {
+  constexpr int half = lanes<T> / 2;
+  for (int n = 0; n < half; ++n) {
+    low.lane[2 * n] = a.lane[n];
+    low.lane[2 * n + 1] = b.lane[n];
+    high.lane[2 * n] = a.lane[half + n];
+    high.lane[2 * n + 1] = b.lane[half + n];
+  }
+}
+#else
+#if defined(__clang__)
+#define RECURRA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define RECURRA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype(a < b){__VA_ARGS__})
+#endif
+template <class V>
+RECURRA_INLINE void interleave(V a, V b, V& low, V& high) {
+  constexpr int w = static_cast<int>(sizeof(V) / sizeof(a[0]));
+  if constexpr (w == 2) {
+    low = RECURRA_SHUFFLE(a, b, 0, 2);
+    high = RECURRA_SHUFFLE(a, b, 1, 3);
+  } else if constexpr (w == 4) {
+    low = RECURRA_SHUFFLE(a, b, 0, 4, 1, 5);
+    high = RECURRA_SHUFFLE(a, b, 2, 6, 3, 7);
+  } else if constexpr (w == 8) {
+    low = RECURRA_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    high = RECURRA_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  } else {
+    low = RECURRA_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    high = RECURRA_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  }
+}
+#undef RECURRA_SHUFFLE
+#endif
+
+// to[n][m] = from[m][n] for a square of numbers, as wide as a vector: log2(width) perfect shuffles.
+template <class T>
+RECURRA_INLINE void transpose(const T* from, index from_stride, T* to, index to_stride) {
+  constexpr int w = lanes<T>;
+  Vec<T> rows[w], shuffled[w];
+  RECURRA_UNROLL
+  for (int n = 0; n < w; ++n) rows[n] = load(from + n * from_stride);
+  RECURRA_UNROLL
+  for (int stage = 1; stage < w; stage *= 2) {
+    RECURRA_UNROLL
+    for (int n = 0; n < w / 2; ++n) interleave(rows[n], rows[n + w / 2], shuffled[2 * n], shuffled[2 * n + 1]);
+    RECURRA_UNROLL
+    for (int n = 0; n < w; ++n) rows[n] = shuffled[n];
+  }
+  RECURRA_UNROLL
+  for (int n = 0; n < w; ++n) store(to + n * to_stride, rows[n]);
+}
+
 // The first `count` lanes; the others are 0.
 template <class T>
 RECURRA_INLINE Vec<T> load_first(const T* from, index count) {
@@ -216,21 +272,32 @@ RECURRA_INLINE void store_first(float* to, Vec<float> value, index count) {
 }
 #endif
 
-// Asks for memory that will be read, or written, some microseconds from now.
+// The cache line of one address, to be read soon or to be written soon.
 template <class T>
-RECURRA_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] index count) {
+RECURRA_INLINE void prefetch_line([[maybe_unused]] const T* from) {
 #if !defined(_MSC_VER) || defined(__clang__)
-  const char* const bytes = reinterpret_cast<const char*>(from);
-  for (index n = 0; n < count * static_cast<index>(sizeof(T)); n += 64) __builtin_prefetch(bytes + n, 0, 2);
+  __builtin_prefetch(from, 0, 3);
 #endif
 }
 
 template <class T>
-RECURRA_INLINE void prefetch_to_write([[maybe_unused]] const T* to, [[maybe_unused]] index count) {
+RECURRA_INLINE void prefetch_line_to_come([[maybe_unused]] const T* from) {  // later: to the second cache
 #if !defined(_MSC_VER) || defined(__clang__)
-  const char* const bytes = reinterpret_cast<const char*>(to);
-  for (index n = 0; n < count * static_cast<index>(sizeof(T)); n += 64) __builtin_prefetch(bytes + n, 1, 2);
+  __builtin_prefetch(from, 0, 2);
 #endif
+}
+
+template <class T>
+RECURRA_INLINE void prefetch_line_to_write([[maybe_unused]] const T* to) {
+#if !defined(_MSC_VER) || defined(__clang__)
+  __builtin_prefetch(to, 1, 2);
+#endif
+}
+
+// Whether vector n of those that lie side by side is the first one in its cache line.
+RECURRA_INLINE bool begins_line(index n) {
+  constexpr index vectors_of_a_line = vector_bytes < 64 ? 64 / vector_bytes : 1;
+  return n % vectors_of_a_line == 0;
 }
 
 RECURRA_INLINE index smaller(index a, index b) { return a < b ? a : b; }

@@ -7,12 +7,9 @@
 
 namespace recurra {
 
-void Stream::Free::operator()(char* data) const { ::operator delete(data, std::align_val_t{64}); }
-
-Stream::Bytes Stream::make(index bytes) {
-  const auto size = static_cast<size_t>(std::max(index{1}, bytes));
-  Bytes memory(static_cast<char*>(::operator new(size, std::align_val_t{64})));
-  std::memset(memory.get(), 0, size);
+Bytes Stream::make(index bytes) {
+  Bytes memory = allocate(std::max(index{1}, bytes));
+  std::memset(memory.get(), 0, static_cast<size_t>(bytes));
   return memory;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "call.h"
+#include "memory.h"
 
 namespace recurra {
 
@@ -22,10 +23,6 @@ class Stream {
   void push(Rows<const void> x, Rows<void> y, index time);
 
  private:
-  struct Free {
-    void operator()(char* data) const;
-  };
-  using Bytes = std::unique_ptr<char, Free>;
   struct Held {
     Layer layer;
     Bytes work;

@@ -70,6 +70,7 @@ Packed<typename Cell::Element, Storage> take_packed(const Sizes& s, Arena& arena
   const auto take = [&](index panels, index size, index width) {
     Weights<T, Storage> weights;
     weights.panels = arena.take<typename Storage::Element>(panels * size * width);
+    weights.overflow = panels * size * width * static_cast<index>(sizeof(typename Storage::Element)) > second_cache;
     if (Storage::has_scale) weights.scale = arena.take<T>(panels * width);
     return weights;
   };
@@ -106,6 +107,7 @@ struct Workspace {
     const T **x, **h, **mask, **chunk_x;
     T** d_x;
     T* strip;
+    T* x_parts;
   };
 
   Sizes sizes;
@@ -188,6 +190,7 @@ struct Workspace {
         mine.d_x = arena.take<T*>(ring_rows);
         mine.strip = arena.take<T>(ring_rows * plain_width<T>);
       }
+      mine.x_parts = arena.take<T>(8 * lanes<T>);
       if (work) scratch[n] = mine;
     }
     total = arena.used;
