@@ -2,6 +2,7 @@
 
     RecurraError
     ├── ShapeError (ValueError)            a tensor of the wrong shape, dtype or device
+    ├── ArgumentError (TypeError)          an object of the wrong kind, or a keyword there is not
     ├── ConfigError (ValueError)           a setting that is unknown, out of range or contradictory
     ├── DataError (ValueError)             a table, file or row that cannot be used
     ├── NotFittedError (RuntimeError)      predict, evaluate or save before fit
@@ -29,6 +30,10 @@ class RecurraError(Exception):
 
 class ShapeError(RecurraError, ValueError):
     """A tensor has the wrong shape, dtype or device."""
+
+
+class ArgumentError(RecurraError, TypeError):
+    """An object is of another kind than the call takes, or a keyword does not exist."""
 
 
 class ConfigError(RecurraError, ValueError):
