@@ -7,7 +7,7 @@ import torch
 
 import recurra
 from recurra import nn
-from recurra.errors import ShapeError
+from recurra.errors import ArgumentError, ShapeError
 from recurra.kernels import core, cpu, dispatch
 from recurra.kernels.sequence import Features
 
@@ -122,6 +122,26 @@ def test_what_a_cell_cannot_be_called_with_is_refused() -> None:
         recurra.explain(cell, torch.zeros(2, 3), lengths=torch.tensor([1, 1]))
     with pytest.raises(ShapeError, match="GRUCell: reset is given"):
         recurra.explain(cell, torch.zeros(2, 3), reset=torch.zeros(2, 1, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (torch.nn.GRU(3, 5), r"explain: GRU is torch's own .* recurra\.accelerate\(model\)"),
+        (torch.nn.LSTMCell(3, 5), r"LSTMCell is torch's own .* Use recurra\.nn\.LSTMCell"),
+        (torch.nn.Linear(3, 5), r"Linear is no recurrent layer .* Pass a layer of recurra\.nn"),
+        (torch.nn.Sequential(torch.nn.GRU(3, 5)), r"Sequential is no .* recurra\.accelerate\("),
+        (torch.nn.Sequential(nn.GRU(3, 5)), r"Sequential is a model.*get_submodule\('0'\), x\)"),
+        (nn.Linear(3, 5), r"Linear is no recurrent layer of recurra\.nn"),
+        (nn.GRU, r"layer is the class GRU, but must be a layer of recurra\.nn"),
+        (torch.zeros(7, 3), r"layer is a Tensor, but must be a layer.*Pass it first"),
+        (None, r"layer is a NoneType, but must be a layer"),
+    ],
+)
+def test_what_is_no_layer_of_ours_is_told_what_to_do(layer, message) -> None:
+    with pytest.raises(ArgumentError, match=message) as caught:
+        recurra.explain(layer, torch.zeros(7, 2, 3))
+    assert isinstance(caught.value, TypeError)
 
 
 def test_a_backend_asked_for_is_distinguished_from_one_that_cannot() -> None:

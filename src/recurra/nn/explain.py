@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells.cell import Cell
-from recurra.errors import ShapeError
+from recurra.errors import ArgumentError, ShapeError
 from recurra.kernels import core, cpu, dispatch, scanned
 from recurra.kernels.sequence import Features
+from recurra.nn.accelerate import OURS
 from recurra.nn.arguments import check_x
 from recurra.nn.cell_layers import CellLayer
 from recurra.nn.dropouts import zoneout_parts
@@ -29,7 +32,8 @@ def explain(
     The arguments are those of the call in question; nothing is computed. For the cpu backend it
     also says at which level of vector instructions and with how many threads it would run, for the
     scan backend whether the core runs the scan.
-    Raises: ShapeError when the arguments do not fit the layer.
+    Raises: ShapeError when the arguments do not fit the layer; ArgumentError for anything but a
+    layer of recurra.nn, such as torch's own or a model around one.
 
     >>> import torch
     >>> from recurra import nn
@@ -44,6 +48,8 @@ def explain(
     """
     if isinstance(layer, CellLayer):
         return _explain_step(layer, x, lengths, reset)
+    if not isinstance(layer, Recurrent):
+        raise ArgumentError(_not_ours(layer))
     if isinstance(x, PackedSequence):
         x, lengths = unpack(x, layer.batch_first)
     check_x(type(layer).__name__, x, layer.input_size, layer.all_weights[0][0], layer.batch_first)
@@ -69,6 +75,36 @@ def explain(
             where = f"layer {number}" + (", reverse" if direction else "")
             lines += _reasons(where, layer, cell, features, dtype, x.device, directions)
     return "\n".join(lines)
+
+
+def _not_ours(layer: Any) -> str:
+    """What is wrong with explaining something else than a layer of recurra.nn, and what to do."""
+    name = type(layer).__name__
+    torchs = tuple(OURS)
+    if isinstance(layer, torchs):
+        plain = next(kind.__name__ for kind in torchs if isinstance(layer, kind))
+        return (
+            f"explain: {name} is torch's own layer, which recurra does not run. Use "
+            f"recurra.nn.{plain}, or recurra.accelerate(model), which swaps it in place and "
+            "reports the backend."
+        )
+    if not isinstance(layer, nn.Module):
+        given = f"the class {layer.__name__}" if isinstance(layer, type) else f"a {name}"
+        return (
+            f"explain: layer is {given}, but must be a layer of recurra.nn. Pass it first, as in "
+            "explain(recurra.nn.GRU(3, 5), x)."
+        )
+    modules = dict(layer.named_modules())
+    inside = [path for path, m in modules.items() if isinstance(m, Recurrent | CellLayer)]
+    if inside:
+        return (
+            f"explain: {name} is a model, and has the layer of recurra.nn {inside[0]!r} inside. "
+            f"Pass that layer and its own input: explain(model.get_submodule({inside[0]!r}), x)."
+        )
+    hint = "Pass a layer of recurra.nn, such as recurra.nn.GRU"
+    if any(isinstance(module, torchs) for module in modules.values()):
+        hint = "Swap torch's layers inside by recurra.accelerate(model), which reports the backends"
+    return f"explain: {name} is no recurrent layer of recurra.nn, and has none inside. {hint}."
 
 
 def _explain_step(
