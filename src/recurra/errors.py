@@ -70,8 +70,8 @@ class MissingExtraError(RecurraError, ImportError):
         )
 
 
-def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """Message for a name that is not in a list: the name, the nearest one, all valid ones.
+def unknown(kind: str, name: object, valid: Iterable[str], listed: int | None = LISTED) -> str:
+    """Message for a name that is not in a list: the name, the nearest one, `listed` valid ones.
 
     >>> unknown("cell", "grru", ["rnn", "lstm", "gru"])
     "unknown cell 'grru'; did you mean 'gru'? Valid: 'gru', 'lstm', 'rnn'."
@@ -79,10 +79,11 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    listed = ", ".join(repr(n) for n in names[:LISTED]) or "none"
-    if len(names) > LISTED:
-        listed += f" and {len(names) - LISTED} more"
-    return f"unknown {kind} {name!r}{hint} Valid: {listed}."
+    shown = names[:listed]
+    text = ", ".join(map(repr, shown)) or "none"
+    if len(names) > len(shown):
+        text += f" and {len(names) - len(shown)} more"
+    return f"unknown {kind} {name!r}{hint} Valid: {text}."
 
 
 def invalid_settings(kind: str, problems: Iterable[Any], valid: Iterable[str]) -> ConfigError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from recurra import nn
-from recurra.errors import BackendError, ConfigError, ShapeError
+from recurra.errors import ArgumentError, BackendError, ConfigError, ShapeError
 
 GRU = nn.GRU(5, 4, batch_first=True)
 LSTM = nn.LSTM(5, 4, 2)
@@ -129,8 +131,62 @@ def test_settings_that_do_not_fit(kind, arguments, options, message) -> None:
 
 
 def test_projection_is_for_lstm_only() -> None:
-    with pytest.raises(TypeError, match="proj_size"):
+    with pytest.raises(ArgumentError, match="GRU: unknown keyword 'proj_size'"):
         nn.GRU(3, 4, proj_size=2)
+
+
+EVERY = [
+    nn.RNN,
+    nn.LSTM,
+    nn.GRU,
+    nn.IndRNN,
+    nn.LEM,
+    nn.SLSTM,
+    nn.MLSTM,
+    nn.MinGRU,
+    nn.MinLSTM,
+    nn.RGLRU,
+    nn.LRU,
+]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_an_unknown_keyword_names_the_class_that_was_typed_and_the_nearest(kind) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        kind(3, 4, zonout=0.1)
+    text = str(caught.value)
+    start = f"{kind.__name__}: unknown keyword 'zonout'; did you mean 'zoneout'? Valid: '"
+    assert text.startswith(start)
+    assert isinstance(caught.value, TypeError)
+    names = ["input_size", "hidden_size", "num_layers", "batch_first", "backend", "recompute"]
+    assert all(repr(name) in text for name in names)
+    assert ("'forget_bias'" in text) == (kind in (nn.RNN, nn.LSTM, nn.GRU))
+    assert not any(repr(name) in text for name in ("self", "cells", "options", "unknown"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (nn.LSTM, {"projection_size": 2}, r"LSTM: .*did you mean 'proj_size'\?"),
+        (nn.RNN, {"non_linearity": "relu"}, r"RNN: .*did you mean 'nonlinearity'\?"),
+        (nn.GRU, {"cells": ()}, r"GRU: unknown keyword 'cells'"),
+        (nn.LRU, {"bias": True}, r"LRU: unknown keyword 'bias'"),
+        (nn.LRU, {"r_mim": 0.9}, r"LRU: .*did you mean 'r_min'\?"),
+    ],
+)
+def test_keywords_of_other_layers_and_slips_are_refused(kind, options, message) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        kind(3, 4, **options)
+
+
+def test_a_layer_of_ones_own_is_named_with_its_own_keywords() -> None:
+    class Mine(nn.GRU):
+        def __init__(self, *sizes: int, gain: float = 1.0, **more: Any) -> None:
+            super().__init__(*sizes, **more)
+
+    with pytest.raises(ArgumentError, match=r"Mine: unknown keyword 'gian'; did you mean 'gain'"):
+        Mine(3, 4, gian=2.0)
+    assert Mine(3, 4, gain=2.0, zoneout=0.1).zoneout == 0.1
 
 
 def test_dropout_with_one_layer_warns_and_points_at_the_caller() -> None:

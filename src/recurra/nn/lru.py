@@ -10,7 +10,7 @@ import torch
 
 from recurra.cells.lru import LRU as Cell
 from recurra.nn.arguments import cells_for
-from recurra.nn.options import Options
+from recurra.nn.options import Options, refuse_keywords
 from recurra.nn.recurrent import Recurrent
 
 
@@ -57,6 +57,8 @@ class LRU(Recurrent):
         def make(inputs: int, hidden: int) -> Cell:
             return Cell(inputs, hidden, r_min=r_min, r_max=r_max, max_phase=max_phase)
 
+        # What all other layers have, and what the constructor below is given.
+        refuse_keywords(type(self), Recurrent, options.keys() & {"bias"})
         super().__init__(
             cells_for("LRU", make, input_size, hidden_size, num_layers, bidirectional),
             hidden_size=hidden_size,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict, get_args, get_type_hints
+
+from recurra.errors import ArgumentError, unknown
 
 
 class Options(TypedDict, total=False):
@@ -49,3 +52,31 @@ class GatedOptions(Options, total=False):
     init: str
     forget_bias: float | None
     chrono_length: int | None
+
+
+def refuse_keywords(layer: type, base: type, names: Iterable[str]) -> None:
+    """Raise ArgumentError for keywords that the constructor of `layer`, a kind of `base`, lacks.
+
+    >>> from recurra import nn
+    >>> nn.GRU(3, 5, zonout=0.1)
+    Traceback (most recent call last):
+    recurra.errors.ArgumentError: GRU: unknown keyword 'zonout'; did you mean 'zoneout'? Valid: ...
+    """
+    for name in names:
+        # All of them: the message is the only list that there is in one place.
+        text = unknown("keyword", name, _keywords(layer, base), listed=None)
+        raise ArgumentError(f"{layer.__name__}: {text}")
+
+
+def _keywords(layer: type, base: type) -> set[str]:
+    """Arguments of the constructors between `layer` and `base`, with those that **options names."""
+    found: set[str] = set()
+    for kind in layer.__mro__[: layer.__mro__.index(base)]:
+        if "__init__" not in vars(kind):
+            continue
+        make = vars(kind)["__init__"]
+        parameters = inspect.signature(make).parameters.values()
+        found |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        for hint in get_args(get_type_hints(make).get("options")):
+            found |= set(get_type_hints(hint))
+    return found - {"self"}

@@ -39,6 +39,7 @@ from recurra.nn.dropouts import (
     zoneout_parts,
 )
 from recurra.nn.initialise import Init
+from recurra.nn.options import refuse_keywords
 from recurra.nn.packed import pack, unpack
 from recurra.nn.states import Layout
 from recurra.nn.stream import Stream
@@ -86,6 +87,7 @@ class Recurrent(nn.Module):
     def __init__(
         self,
         cells: SequenceOf[Cell],
+        /,
         *,
         hidden_size: int | SequenceOf[int],
         bias: bool,
@@ -106,7 +108,9 @@ class Recurrent(nn.Module):
         learn_initial_state: bool = False,
         clip_state_grad: float | None = None,
         recompute: Recompute = None,
+        **unknown: Any,
     ) -> None:
+        refuse_keywords(type(self), Recurrent, unknown)
         super().__init__()
         who = type(self).__name__
         check_flags(
