@@ -20,6 +20,10 @@ def last(model: torch.nn.Module, x: Tensor) -> Tensor:
     return model(x)[0][:, -1].sum()
 
 
+def first(model: torch.nn.Module, x: Tensor) -> Tensor:
+    return model(x)[0][:, 0].sum()
+
+
 def everywhere(model: torch.nn.Module, x: Tensor) -> Tensor:
     return model(x)[0].square().sum()
 
@@ -147,8 +151,42 @@ def test_memory_length_spectral_radius_and_exponents_of_a_linear_network() -> No
     assert found.spectral_radius == pytest.approx({"h": 0.9})
     assert found.lyapunov == pytest.approx([math.log(0.9)] * 2)
     assert found.gates == {}
+    assert found.memory("h") == "7"
     growing = gradient_flow(layer, x, everywhere).layers[0]
-    assert growing.memory_length == {"h": None}
+    assert (growing.memory_length, growing.memory("h")) == ({"h": None}, "over 29")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_memory_between_two_steps_that_are_looked_at_is_at_most_that(reverse) -> None:
+    """h' = 0.9 h again, which halves in 7 steps, of 330: every fifth or so is looked at."""
+    layer = nn.RNN(
+        1, 2, 1, "relu", bias=False, batch_first=True, bidirectional=reverse, dtype=torch.float64
+    )
+    with torch.no_grad():
+        for name, value in layer.named_parameters():
+            value.copy_(0.9 * torch.eye(2) if "hh" in name else torch.ones(2, 1))
+    x = torch.ones(3, 330, 1, dtype=torch.float64)
+    found = gradient_flow(layer, x, first if reverse else last).layers[int(reverse)]
+    end = found.steps[0] if reverse else found.steps[-1]
+    way = sorted(abs(end - t) for t in found.steps)
+    assert end == (0 if reverse else 329)
+    assert found.memory_length["h"] == next(back for back in way if back >= 7)
+    assert found.memory("h") == f"at most {found.memory_length['h']}"
+
+
+def test_a_state_that_no_loss_reaches_has_no_memory() -> None:
+    layer = nn.LSTM(3, 4, batch_first=True)
+    (found,) = gradient_flow(layer, torch.randn(2, 9, 3), first).layers
+    assert (found.memory("h"), found.memory("c")) == ("no way back", "no gradient")
+    other = nn.RNN(3, 4, batch_first=True)
+    both = torch.nn.ModuleList([layer, other])
+
+    def of_the_first_alone(model, x):
+        model[1](x)
+        return last(model[0], x)
+
+    unused, used = gradient_flow(both, torch.randn(2, 9, 3), of_the_first_alone).layers
+    assert (unused.cell, unused.memory("h"), used.cell) == ("Elman", "no gradient", "LSTM")
 
 
 @pytest.mark.parametrize(("kind", "order"), [(nn.LSTM, "ifgo"), (nn.GRU, "rzn")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,8 @@ def test_an_elman_network_with_small_weights_vanishes() -> None:
     assert 0 < found.number < 1e-10
     assert f"from step 24 back to step 0 its norm falls to {found.number:.2g}" in found.text
     assert "halves in 1 step. Try init='orthogonal', or an LSTM or GRU" in found.text
+    (found,) = flow_warnings(gradient_flow(rnn, torch.randn(4, 250, 3), last))
+    assert re.search(r"and halves in at most [34] steps\. Try init='orthogonal'", found.text)
 
 
 def test_an_elman_network_of_spectral_radius_2_explodes() -> None:

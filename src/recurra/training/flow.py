@@ -53,8 +53,9 @@ class LayerFlow:
                           several times has the steps of its calls one after another
     norms                 for each part of the state, ‖dLoss/dState‖ after each of `steps`: the
                           norm over features, the mean over rows that are real there (NaN: none)
-    memory_length         for each part, steps from the end (the last step with a gradient) back to
-                          where its norm has halved; None where it never does
+    memory_length         for each part, steps from the end (the last of `steps` with a gradient)
+                          back to the one where its norm has halved, None where it never does.
+                          Where `steps` skips some, that is the most it can be: see `memory`
     spectral_radius       for each gate, the largest |eigenvalue| of its recurrent weights
     gates                 for each gate that opens and closes
     lyapunov              the largest exponents of up to 32 steps of one row: the gradient grows
@@ -76,6 +77,21 @@ class LayerFlow:
     def title(self) -> str:
         """Such as `encoder, layer 0, reverse`."""
         return f"{self.name}, layer {self.layer}" + (", reverse" if self.reverse else "")
+
+    def memory(self, part: str) -> str:
+        """`memory_length` of a part of the state, in words, as far as it is known.
+
+        "7" steps; "at most 16", because the steps just before were not looked at; "over 99", which
+        is as far as there are steps; "no gradient" anywhere; "no way back", because the only state
+        with a gradient is that of the first step that the layer reads.
+        """
+        way = [back for back, _ in _way_back(self.steps, self.norms[part], self.reverse)]
+        halved = self.memory_length[part]
+        if not way:
+            return "no gradient"
+        if halved is not None:
+            return f"{halved}" if halved - 1 in way else f"at most {halved}"
+        return f"over {way[-1]}" if len(way) > 1 else "no way back"
 
 
 @dataclass(frozen=True)
@@ -269,11 +285,19 @@ def _memory_length(
     steps: Sequence[int], norms: Sequence[float], reverse: bool = False
 ) -> int | None:
     """Steps back from the last one with a gradient until its norm has halved, None for never."""
-    pairs = list(zip(steps, norms, strict=True))
+    way = _way_back(steps, norms, reverse)
+    return next((back for back, norm in way if norm <= way[0][1] / 2), None)
+
+
+def _way_back(
+    steps: Sequence[int], norms: Sequence[float], reverse: bool
+) -> list[tuple[int, float]]:
+    """(steps back, norm) from the last step with a gradient, without steps that no row has."""
+    pairs = [(t, norm) for t, norm in zip(steps, norms, strict=True) if not math.isnan(norm)]
     back = pairs if reverse else pairs[::-1]
     while back and not back[0][1] > 0:
         back = back[1:]
-    return next((abs(back[0][0] - t) for t, norm in back if norm <= back[0][1] / 2), None)
+    return [(abs(back[0][0] - t), norm) for t, norm in back]
 
 
 def spectral_radii(cell: Cell, params: Params) -> dict[str, float]:

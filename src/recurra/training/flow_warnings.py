@@ -72,8 +72,11 @@ def _vanishing(layer: LayerFlow) -> FlowWarning | None:
     if ratio >= VANISHED:
         return None
     first, last = pairs[0][0], pairs[-1][0]
-    halves = [steps for steps in layer.memory_length.values() if steps is not None]
-    half = f", and halves in {_count(max(halves))}" if halves else ""
+    halves = [(steps, part) for part, steps in layer.memory_length.items() if steps is not None]
+    half = ""
+    if halves:
+        steps, part = max(halves)
+        half = f", and halves in {layer.memory(part)} step" + ("" if steps == 1 else "s")
     remedy = "an LSTM with init='chrono', or a GRU"
     if layer.cell == "Elman":
         remedy = "init='orthogonal', or an LSTM or GRU instead"
@@ -130,7 +133,3 @@ def _norms(layer: LayerFlow) -> list[tuple[int, float]]:
     pairs = [(step, math.hypot(*norms)) for step, norms in over_time]
     real = [pair for pair in pairs if not math.isnan(pair[1])]
     return real[::-1] if layer.reverse else real
-
-
-def _count(steps: int) -> str:
-    return f"{steps} step" + ("" if steps == 1 else "s")

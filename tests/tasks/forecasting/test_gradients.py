@@ -59,10 +59,11 @@ def test_shorter_measurements_leave_a_gap_at_the_end() -> None:
 
 def test_the_page_has_warnings_numbers_and_gates() -> None:
     page = Page("x")
-    add_gradients(page, [measured(7, {"a": {0: (1e-9,), 1: (1.0,)}})])
+    norms = {0: (1e-9, 1e-9), 1: (0.1, 1e-9), 4: (1.0, 1e-9)}
+    add_gradients(page, [measured(7, {"a": norms})])
     html = page.html()
     assert "At step 7: vanishing gradient in a, layer 0" in html
-    for cell in ("h 3, c –", "-0.5000", "i 0.5", "0.2500", "0.1250"):
+    for cell in ("h at most 3, c over 4", "-0.5000", "i 0.5", "0.2500", "0.1250"):
         assert f">{cell}<" in html, cell
 
 

@@ -57,13 +57,14 @@ def add_gradients(page: Page, measured: Sequence[Measurement]) -> None:
         [
             [
                 layer.title,
-                _joined(layer.memory_length.items()),
+                _joined((part, layer.memory(part)) for part in layer.memory_length),
                 layer.lyapunov[0] if layer.lyapunov else None,
                 _joined((gate, f"{r:.3g}") for gate, r in layer.spectral_radius.items()),
             ]
             for layer in last.layers
         ],
-        caption=f"At step {step}: steps until the norm halves, growth per step, largest eigenvalue",
+        caption=f"At step {step}: steps until the norm halves (at most, where not every step was "
+        "looked at), growth per step, largest eigenvalue",
     )
     gates = [
         [layer.title, name, gate.openness, gate.closed, gate.open]
@@ -107,4 +108,4 @@ def _norms(layer: LayerFlow | None, times: npt.NDArray[np.int64]) -> npt.NDArray
 
 
 def _joined(pairs: Iterable[tuple[str, object]]) -> str:
-    return ", ".join(f"{name} {'–' if value is None else value}" for name, value in pairs)
+    return ", ".join(f"{name} {value}" for name, value in pairs)
