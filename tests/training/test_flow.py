@@ -12,6 +12,7 @@ from torch import Tensor
 from recurra import nn
 from recurra.errors import ConfigError, ShapeError
 from recurra.training.flow import GradientFlow, gradient_flow
+from recurra.training.flow_warnings import flow_warnings
 
 KINDS = [nn.RNN, nn.LSTM, nn.GRU]
 
@@ -128,14 +129,30 @@ def test_layouts_give_the_same_numbers() -> None:
         assert ours.lyapunov == pytest.approx(theirs.lyapunov)
 
 
-def test_more_steps_than_pieces_are_seen_at_their_ends() -> None:
+def test_more_steps_than_pieces_are_seen_at_their_ends_and_at_the_first() -> None:
     torch.manual_seed(0)
     layer = nn.GRU(3, 4, batch_first=True, dtype=torch.float64)
     x = torch.randn(2, 130, 3, dtype=torch.float64)
     found = gradient_flow(layer, x, everywhere).layers[0]
-    assert (len(found.steps), found.steps[:3], found.steps[-1]) == (64, (1, 3, 5), 129)
+    assert (len(found.steps), found.steps[:3], found.steps[-1]) == (64, (0, 2, 4), 129)
     truth = by_single_steps(layer, x)["h"]
     assert found.norms["h"] == pytest.approx([truth[t] for t in found.steps], rel=1e-9)
+
+
+@pytest.mark.parametrize("time", [64, 65, 66, 200])
+def test_a_loss_of_the_first_step_that_is_read_is_seen_there(time) -> None:
+    """The reverse direction reads the last step first, and nothing before it."""
+    torch.manual_seed(0)
+    layer = nn.GRU(3, 4, batch_first=True, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(2, time, 3, dtype=torch.float64)
+    for loss, direction, at in ((last, 1, time - 1), (first, 0, 0)):
+        found = gradient_flow(layer, x, loss).layers[direction]
+        norms = dict(zip(found.steps, found.norms["h"], strict=True))
+        assert len(norms) == 64
+        assert norms.pop(at) == pytest.approx(2.0)  # a sum over 4 units has a gradient of ones
+        assert set(norms.values()) == {0.0}
+        assert found.memory("h") == "no way back"
+        assert flow_warnings(GradientFlow(0.0, (found,))) == []
 
 
 def test_memory_length_spectral_radius_and_exponents_of_a_linear_network() -> None:

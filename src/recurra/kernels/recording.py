@@ -3,8 +3,9 @@
 A fused backend computes all steps of a call at once and shows no state but the last one. While
 `recording()` is active, every recurrent layer runs each call in up to PIECES pieces, one after
 another: the state that one hands to the next is a tensor of the graph, whose gradient can be asked
-for. Outputs and gradients of weights are those of the plain call up to rounding, for every cell and
-backend, at about its cost.
+for. The first piece is one step, because the gradient of any later loss comes back to the state
+after it. Outputs and gradients of weights are those of the plain call up to rounding, for every
+cell and backend, at about its cost.
 """
 
 from __future__ import annotations
@@ -129,10 +130,24 @@ def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:
         # Gradients of states exist then, also where neither x nor the weights want any.
         state = make_state(*(p if p.requires_grad else p.detach().requires_grad_() for p in state))
     pieces = []
-    for begin, end in cut_time(sequence.time, min(PIECES, sequence.time), sequence.reverse):
+    for begin, end in _bounds(sequence.time, sequence.reverse):
         output, final = dispatch.run(piece_of(sequence, begin, end, state), backend)
         # Views are nodes of their own: some backends hand out h as the last output as well.
         final = make_state(*(part.view_as(part) for part in final))
         pieces.append(Piece(begin, end, state, output, final))
         state = final
     return pieces
+
+
+def _bounds(time: int, reverse: bool) -> list[tuple[int, int]]:
+    """(begin, end) of each piece, in the order of processing; the first of them is one step.
+
+    >>> _bounds(129, False)[:3], _bounds(129, True)[:3]
+    ([(0, 1), (1, 3), (3, 5)], [(128, 129), (125, 128), (123, 125)])
+    """
+    if time <= PIECES:
+        return cut_time(time, time, reverse)
+    first = time - 1 if reverse else 0
+    shift = 0 if reverse else 1
+    rest = cut_time(time - 1, PIECES - 1, reverse)
+    return [(first, first + 1), *((begin + shift, end + shift) for begin, end in rest)]

@@ -1,7 +1,8 @@
 """How the gradient of a loss flows back through the recurrent layers of a model, in numbers.
 
 Layers run in pieces of time while the loss is computed (`recurra.kernels.recording`), so that
-dLoss/dState exists between the pieces: after every step of up to 64, else after 64 of them.
+dLoss/dState exists between the pieces: after every step of up to 64, else after 64 of them, the
+first and the last among them.
 """
 
 from __future__ import annotations
@@ -124,8 +125,11 @@ def gradient_flow(
     The norm at a step is that of the whole gradient of the state there: what comes back from later
     steps and, where the state is the output of the step too, what comes from that output. A loss
     of every step therefore feeds a norm everywhere; the exponents show what the steps alone do to
-    it. Costs one or two training steps. Parameters, their .grad, buffers and torch's random state
-    are the same after the call as before it.
+    it. A loss of one step reaches only what was read before that step: of the last step, the
+    reverse direction has read nothing else, so its norms are 0 but for that step.
+
+    Costs one or two training steps. Parameters, their .grad, buffers and torch's random state are
+    the same after the call as before it.
 
     model   anything with layers of `recurra.nn` inside, not compiled
     batch   whatever `loss` takes
