@@ -103,16 +103,40 @@ def test_every_target_is_counted_once_but_fewer_than_a_batch_at_the_end(
 def test_wrong_arguments_are_named():
     with pytest.raises(ShapeError, match=r"shape \(2, 3, 4\)"):
         StreamBatches(torch.zeros(2, 3, 4), batch_size=1)
-    with pytest.raises(ShapeError, match="targets has 4 entries, sequence has 5"):
+    with pytest.raises(ShapeError, match=r"targets has shape \(4,\), sequence has 5 positions"):
         StreamBatches(torch.zeros(5), batch_size=1, targets=torch.zeros(4))
     with pytest.raises(ConfigError, match="batch_size=0"):
         StreamBatches(torch.zeros(5), batch_size=0)
-    with pytest.raises(ConfigError, match="k1=0 and k2=None; expected at least 1"):
+    with pytest.raises(ConfigError, match="k1=0 and k2=None; expected integers of at least 1"):
         StreamBatches(torch.zeros(5), batch_size=1, k1=0)
     with pytest.raises(ConfigError, match="k2=3 is less than k1=4,"):
         StreamBatches(torch.zeros(9), batch_size=1, k1=4, k2=3)
     with pytest.raises(ConfigError, match=r"k2=3 is less than k1=8 \(whole streams\)"):
         StreamBatches(torch.zeros(9), batch_size=1, k2=3)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "options", "message"),
+    [
+        (torch.zeros(9), {"k1": 1.5}, r"k1=1\.5 and k2=None; expected integers of at least 1"),
+        (torch.zeros(9), {"k1": 2, "k2": "4"}, r"k1=2 and k2='4'; expected integers"),
+        (torch.zeros(9), {"k1": True}, r"k1=True and k2=None; expected integers"),
+        (torch.zeros(9), {"batch_size": 2.0}, r"batch_size=2\.0, k1=None"),
+        (list(range(9)), {}, r"sequence is a list; expected a tensor, \(N,\).*as_tensor\(seq"),
+        (None, {}, r"sequence is a NoneType; expected a tensor"),
+        (torch.zeros(9), {"targets": [1] * 9}, r"targets is a list; expected a tensor or None"),
+        (torch.zeros(9), {"reset": [False] * 9}, r"reset is a list; .*as_tensor\(reset\)"),
+        (torch.zeros(9), {"targets": torch.tensor(1)}, r"targets has shape \(\), sequence has 9 p"),
+        (
+            torch.zeros(9),
+            {"reset": torch.zeros(9, 2)},
+            r"reset has shape \(9, 2\); expected \(9,\), True where a new",
+        ),
+    ],
+)
+def test_what_is_no_tensor_and_no_number_of_steps_is_named(sequence, options, message):
+    with pytest.raises((ConfigError, ShapeError), match=f"StreamBatches: .*{message}"):
+        StreamBatches(sequence, **{"batch_size": 1, **options})
 
 
 class Model(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recurra.errors import ConfigError
+from recurra.errors import ArgumentError, ConfigError
 from recurra.training.clipping import (
     AdaptiveClipper,
     Clipper,
@@ -258,3 +258,18 @@ def test_one_parameter_alone_is_clipped_as_a_whole() -> None:
     report = make_clipper("norm", 1.0).apply(weight)
     assert report.triggered
     assert float(weight.grad.norm()) == pytest.approx(1.0)
+
+
+def test_what_holds_no_parameters_is_told_to_pass_them() -> None:
+    model, clipper = torch.nn.Linear(3, 4), make_clipper("norm")
+    start = "NormClipper: parameters is"
+    for wrong, said in (
+        (model, "a Linear;"),
+        (torch.nn.Sequential(model), "a Sequential with a Linear in it;"),
+        (dict(model.named_parameters()), "a dict with a str in it;"),
+        (list(model.named_parameters()), "a list with a tuple in it;"),
+        (None, "a NoneType;"),
+    ):
+        with pytest.raises(ArgumentError, match=rf"{start} {said} .*Pass model\.parameters\(\)"):
+            clipper.apply(wrong)
+    assert clipper.apply(torch.nn.ParameterList(model.parameters())) == (0.0, False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurra import nn
-from recurra.errors import ConfigError, ShapeError
+from recurra.errors import ArgumentError, ConfigError, ShapeError
 from recurra.training.flow import GradientFlow, gradient_flow
 from recurra.training.flow_warnings import flow_warnings
 
@@ -364,6 +364,19 @@ def test_what_cannot_be_measured_is_refused() -> None:
         gradient_flow(layer, x, lambda m, b: m(b)[0])
     with pytest.raises(ConfigError, match="does not depend on any recurrent layer"):
         gradient_flow(layer, x, lambda m, b: m(b)[0].detach().sum())
+    with pytest.raises(ArgumentError, match=r"returned None; expected a scalar tensor. Return the"):
+        gradient_flow(layer, x, lambda m, b: m(b)[0].sum().backward())
+    with pytest.raises(ArgumentError, match=r"returned 2\.5; .* without item\(\) or float"):
+        gradient_flow(layer, x, lambda m, b: 2.5)
+    with pytest.raises(ArgumentError, match=r"returned a tuple; expected a scalar tensor"):
+        gradient_flow(layer, x, lambda m, b: m(b))
+    with pytest.raises(ArgumentError, match=r"loss is a Tensor; expected a function"):
+        gradient_flow(layer, x, last(layer, x))
+    with pytest.raises(ArgumentError, match=r"model is a Tensor; expected a torch\.nn\.Module"):
+        gradient_flow(x, layer, last)
+    for scale in (0, -1.0, math.inf, "2", None):
+        with pytest.raises(ConfigError, match=f"scale is {scale!r}; expected a positive, finite"):
+            gradient_flow(layer, x, last, scale=scale)
 
 
 @pytest.mark.parametrize(("at", "whole"), [(10, slice(0, 10)), (4, slice(4, 14))])

@@ -152,22 +152,29 @@ class StreamBatches:
         targets: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> None:
-        if batch_size < 1 or (k1 is not None and k1 < 1) or (k2 is not None and k2 < 1):
+        if not (_is_count(batch_size) and _is_steps(k1) and _is_steps(k2)):
             raise ConfigError(
-                f"StreamBatches: batch_size={batch_size}, k1={k1} and k2={k2}; expected at least 1 "
-                "each (k1=None for whole streams, k2=None for k2 = k1)."
+                f"StreamBatches: batch_size={batch_size!r}, k1={k1!r} and k2={k2!r}; expected "
+                "integers of at least 1 each (k1=None for whole streams, k2=None for k2 = k1)."
             )
+        for name, value in (("sequence", sequence), ("targets", targets), ("reset", reset)):
+            _check_tensor(name, value, optional=name != "sequence")
         if sequence.dim() not in (1, 2):
             raise ShapeError(
                 f"StreamBatches: sequence has shape {tuple(sequence.shape)}; "
                 "expected (N,) tokens or (N, F) features."
             )
         for name, other in (("targets", targets), ("reset", reset)):
-            if other is not None and len(other) != len(sequence):
+            if other is not None and other.shape[:1] != sequence.shape[:1]:
                 raise ShapeError(
-                    f"StreamBatches: {name} has {len(other)} entries, sequence has "
-                    f"{len(sequence)}; expected one per position."
+                    f"StreamBatches: {name} has shape {tuple(other.shape)}, sequence has "
+                    f"{len(sequence)} positions; expected one entry for each."
                 )
+        if reset is not None and reset.dim() != 1:
+            raise ShapeError(
+                f"StreamBatches: reset has shape {tuple(reset.shape)}; expected "
+                f"({len(sequence)},), True where a new document or series begins."
+            )
         steps = len(sequence) - 1 if targets is None else len(sequence)
         self.length = max(0, steps) // batch_size  # of one stream
         if self.length == 0:
@@ -216,3 +223,21 @@ class StreamBatches:
         # Without this, a shorter last window would reach back into the one before.
         history = end - self.k2 if self.k2 > self.k1 else update * self.k1
         return max(0, history), end
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_steps(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+def _check_tensor(name: str, value: Any, optional: bool) -> None:
+    if isinstance(value, Tensor) or (optional and value is None):
+        return
+    raise ShapeError(
+        f"StreamBatches: {name} is a {type(value).__name__}; expected a tensor"
+        f"{' or None' if optional else ', (N,) tokens or (N, F) features'}. Use "
+        f"torch.as_tensor({name})."
+    )

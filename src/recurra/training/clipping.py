@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from recurra.errors import ConfigError, unknown
+from recurra.errors import ArgumentError, ConfigError, unknown
 from recurra.training.settings import Clip
 
 
@@ -51,10 +51,11 @@ class Clipper(ABC):
 
         Gradients whose norm is NaN or infinite stay as they are and are not counted as clipped:
         check `norm` in the report before the update.
+
+        Raises: ArgumentError for anything but tensors: a model, named_parameters(), names.
         """
-        if isinstance(parameters, Tensor):
-            parameters = [parameters]
-        trained = [p for p in parameters if p.grad is not None and p.grad.numel()]
+        given = _listed(type(self).__name__, parameters)
+        trained = [p for p in given if p.grad is not None and p.grad.numel()]
         if norm is None:
             norm = float(gradient_norm(_gradients(trained)))
         triggered = bool(trained) and math.isfinite(norm) and self._clip(trained, norm)
@@ -286,6 +287,23 @@ def largest_gradient(parameters: Mapping[str, Tensor]) -> tuple[str, float]:
         if size > largest or name == "none":
             name, largest = candidate, size
     return name, largest
+
+
+def _listed(who: str, parameters: Any) -> list[Tensor]:
+    """Parameters as a list. Raises: ArgumentError for what holds anything else than tensors."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    given = f"a {type(parameters).__name__}"
+    if isinstance(parameters, Iterable):
+        found = list(parameters)
+        wrong = next((value for value in found if not isinstance(value, Tensor)), found)
+        if wrong is found:
+            return found
+        given += f" with a {type(wrong).__name__} in it"
+    raise ArgumentError(
+        f"{who}: parameters is {given}; expected tensors whose .grad backward has filled. Pass "
+        "model.parameters()."
+    )
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:

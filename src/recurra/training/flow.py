@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from recurra.cells.cell import NO_MASKS, Cell, Masks, Params, State
-from recurra.errors import ConfigError, ShapeError
+from recurra.errors import ArgumentError, ConfigError, ShapeError
 from recurra.kernels.recording import Call, Piece, recording
 from recurra.runs import finite
 from recurra.training.lyapunov import lyapunov_exponents
@@ -137,8 +137,9 @@ def gradient_flow(
     scale   the way back starts from scale · loss, and norms are divided by it: keeps the gradients
             of float16 from underflow
 
-    Raises: ConfigError when no layer of `recurra.nn` ran, or the loss does not depend on one;
-    ShapeError when the loss is not a scalar.
+    Raises: ConfigError when no layer of `recurra.nn` ran, the loss does not depend on one, or scale
+    is not positive; ShapeError when the loss is not a scalar; ArgumentError when it is no tensor,
+    for a model that is no module and a loss that is no function.
 
     >>> from recurra import nn
     >>> _ = torch.manual_seed(0)
@@ -152,6 +153,20 @@ def gradient_flow(
     Source: Pascanu, Mikolov, Bengio 2013, "On the difficulty of training recurrent neural
     networks", for the norm along time.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"gradient_flow: model is a {type(model).__name__}; expected a torch.nn.Module, as in "
+            "gradient_flow(model, batch, loss)."
+        )
+    if not callable(loss):
+        raise ArgumentError(
+            f"gradient_flow: loss is a {type(loss).__name__}; expected a function that is called "
+            "as loss(model, batch) and returns a scalar tensor."
+        )
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise ConfigError(
+            f"gradient_flow: scale is {scale!r}; expected a positive, finite number, 1.0 for none."
+        )
     with _left_alone(model), torch.enable_grad(), recording(weights=False) as recorder:
         value = loss(model, batch)
         calls = list(recorder.calls)  # a model that recomputes parts of itself adds to them
@@ -194,7 +209,13 @@ def _left_alone(model: nn.Module) -> Iterator[None]:
                         buffer.copy_(before)
 
 
-def _check(value: Tensor, calls: Sequence[Call]) -> None:
+def _check(value: Any, calls: Sequence[Call]) -> None:
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"gradient_flow: loss(model, batch) returned {_described(value)}; expected a scalar "
+            "tensor. Return the loss as a training step would call backward() of it, without "
+            "item() or float()."
+        )
     if not calls:
         raise ConfigError(
             "gradient_flow: no layer of recurra.nn ran while the loss was computed. Use recurra.nn "
@@ -210,6 +231,12 @@ def _check(value: Tensor, calls: Sequence[Call]) -> None:
             "gradient_flow: the loss does not depend on any recurrent layer. Compute it from the "
             "model's output, without detach() or no_grad()."
         )
+
+
+def _described(value: Any) -> str:
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 def _norms(calls: Sequence[Call], loss: Tensor, scale: float) -> list[dict[str, list[float]]]:
