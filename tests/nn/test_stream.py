@@ -122,6 +122,42 @@ def test_layers_without_a_kernel_stream_the_numbers_of_the_layer(kind, sizes, ke
     assert not torch.allclose(after[0], whole[0, 0])
 
 
+# docs/streams.md has this as a table.
+@needs_core
+@pytest.mark.parametrize(
+    ("kinds", "keywords", "backend"),
+    [
+        ("RNN LSTM GRU IndRNN LEM", {}, "cpu"),
+        ("SLSTM MLSTM MinGRU MinLSTM RGLRU LRU", {}, "reference"),
+        ("LSTM", {"proj_size": 3}, "cpu"),
+        ("LSTM", {"peephole": True, "coupled": True}, "cpu"),
+        ("GRU", {"reset_after": False}, "cpu"),
+        ("RNN LSTM GRU", {"layer_norm": True}, "reference"),
+        ("GRU", {"num_layers": 2}, "cpu"),
+        ("GRU", {"num_layers": 2, "residual": True}, "reference"),
+        ("GRU LSTM", {"dtype": torch.float64}, "cpu"),
+        ("GRU", {"dtype": torch.bfloat16}, "reference"),
+        ("GRU", {"dtype": torch.float16}, "reference"),
+        ("GRU LSTM", {"learn_initial_state": True, "zoneout": 0.1}, "cpu"),
+    ],
+)
+def test_the_core_steps_what_the_documentation_says(kinds, keywords, backend) -> None:
+    for kind in kinds.split():
+        assert getattr(nn, kind)(4, 4, **keywords).stream(2).backend == backend, kind
+
+
+def test_a_reset_goes_back_to_the_learned_start() -> None:
+    layer = nn.GRU(3, 5, batch_first=True, learn_initial_state=True)
+    with torch.no_grad():
+        layer.h_0_l0.uniform_(-1, 1)
+        x = torch.randn(1, 6, 3)
+        stream = layer.stream()
+        stream.push_chunk(x)
+        stream.reset()
+        assert torch.equal(stream.state[0, 0], layer.h_0_l0)
+        torch.testing.assert_close(stream.push_chunk(x), layer(x)[0])
+
+
 @torch.no_grad()
 def test_time_first_layers_and_streams_without_a_batch_axis() -> None:
     layer = nn.LSTM(3, 5)

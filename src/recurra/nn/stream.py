@@ -23,8 +23,9 @@ class Stream:
     Its parameters are those that the layer had when it was made; dropout is off, and zoneout takes
     its expectation. Every row is a stream of its own: its outputs are bit for bit those of the
     layer over the same steps, whatever the other rows, the pieces it came in, and the number of
-    threads (on the `cpu` backend). No gradient is recorded. Threads that push into one stream at
-    the same time wait for each other; `state`, `reset` and `restore` do not.
+    threads (on the `cpu` backend; cells that the core does not have, layer_norm and residual stacks
+    run by the reference, see `backend`). No gradient is recorded. Threads that push into one stream
+    at the same time wait for each other; `state`, `reset` and `restore` do not.
 
     `copy.deepcopy` gives an independent stream with the same weights and state, as long as the
     layer's parameters are those that the stream was made of, or, on the reference, always. Streams
