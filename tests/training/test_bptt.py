@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.training.toy import same_bits, weights
 from torch import Tensor, nn
 
-from recurra.errors import ConfigError, DataError, ShapeError
+from recurra.errors import ArgumentError, ConfigError, DataError, ShapeError
 from recurra.nn.gru import GRU
 from recurra.nn.lstm import LSTM
 from recurra.nn.rnn import RNN
@@ -338,6 +338,13 @@ def test_batches_and_models_that_do_not_fit_are_refused():
     batch = StreamBatch(inputs, torch.zeros(2, 3, 3), None, 6)
     with pytest.raises(ShapeError, match=r"output of shape \(2, 3\) for inputs of shape \(2, 6, 3"):
         run_window(lambda x, state, reset: (x[:, -1], state), batch, None)
+    for wrong, said in ((None, "a NoneType"), (inputs, "a Tensor"), ((1, 2), r"of \(int, int\)")):
+        with pytest.raises(ArgumentError, match=rf"run returned .*{said}; expected \(output, st"):
+            run_window(lambda x, state, reset, wrong=wrong: wrong, batch, None)
+    with pytest.raises(ArgumentError, match=r"run is a GRU; .* layer\(x, state, reset=reset\)"):
+        run_window(GRU(3, 4), batch, None)
+    with pytest.raises(ArgumentError, match=r"batch is a Tensor; expected a StreamBatch"):
+        run_window(model, inputs, None)
 
 
 @pytest.mark.parametrize("part", [(slice(None), -1), (2,)])

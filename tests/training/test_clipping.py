@@ -238,6 +238,13 @@ def test_wrong_numbers_are_named():
         ZScoreClipper(warmup_steps=1)
     with pytest.raises(ConfigError, match=r"the state to restore has \[\]; expected \['mean', "):
         ZScoreClipper().restore({})
+    with pytest.raises(ConfigError, match=r"the state to restore has a NoneType; expected \[\]"):
+        NormClipper().restore(None)
+    for wrong in ("1", [1.0], True, None):
+        with pytest.raises(
+            ConfigError, match=r"NormClipper: limit=.*; expected a positive, finite"
+        ):
+            NormClipper(wrong)
     NormClipper().restore(NormClipper().state)
 
 

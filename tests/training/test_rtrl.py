@@ -310,3 +310,11 @@ def test_reset_must_be_one_flag_for_each_row(reset):
     rtrl = RTRL(MinGRU(3, 4), 2)
     with pytest.raises(ShapeError, match=r"expected bool of shape \(2,\)"):
         rtrl.push(torch.zeros(2, 3), reset)
+
+
+def test_lists_are_told_from_tensors():
+    rtrl = RTRL(MinGRU(3, 4), 2)
+    with pytest.raises(ShapeError, match=r"x is a list; expected a tensor of shape \(2, 3\)"):
+        rtrl.push([[0.0] * 3] * 2)
+    with pytest.raises(ShapeError, match=r"reset is a list; expected a bool tensor of shape \(2,"):
+        rtrl.push(torch.zeros(2, 3), reset=[True, False])

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recurra.errors import ConfigError, DataError, ShapeError
+from recurra.errors import ArgumentError, ConfigError, DataError, ShapeError
+from recurra.nn.recurrent import Recurrent
 from recurra.training.nested import map_tensors
 
 Run = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
@@ -71,7 +72,8 @@ def run_window(run: Run, batch: StreamBatch, state: Any) -> tuple[Tensor, Any]:
     The returned state is detached, in memory of its own; None when the next window starts afresh.
 
     Raises: ShapeError when the output is not (B, T, ...); ConfigError for a batch that counts or
-    carries more steps than it has.
+    carries more steps than it has; ArgumentError for a run that is a bare layer or does not return
+    (output, state), and for what is no StreamBatch.
 
     >>> from recurra import nn
     >>> gru = nn.GRU(3, 5, batch_first=True)
@@ -86,6 +88,16 @@ def run_window(run: Run, batch: StreamBatch, state: Any) -> tuple[Tensor, Any]:
 
     Source: Williams and Peng 1990.
     """
+    if isinstance(run, Recurrent) or not callable(run):
+        raise ArgumentError(
+            f"run_window: run is a {type(run).__name__}; expected a function of (inputs, state, "
+            "reset). For a layer: lambda x, state, reset: layer(x, state, reset=reset)."
+        )
+    if not isinstance(batch, StreamBatch):
+        raise ArgumentError(
+            f"run_window: batch is a {type(batch).__name__}; expected a StreamBatch. Take it from "
+            "StreamBatches(...).batch(step)."
+        )
     steps, counted = batch.inputs.shape[1], batch.targets.shape[1]
     carry = steps if batch.carry is None else batch.carry
     if not (0 < counted <= steps and 0 < carry <= steps):
@@ -107,7 +119,17 @@ def run_window(run: Run, batch: StreamBatch, state: Any) -> tuple[Tensor, Any]:
 
 def _run_part(run: Run, batch: StreamBatch, part: slice, state: Any) -> tuple[Tensor, Any]:
     inputs = batch.inputs[:, part]
-    output, state = run(inputs, state, None if batch.reset is None else batch.reset[:, part])
+    returned = run(inputs, state, None if batch.reset is None else batch.reset[:, part])
+    pair = isinstance(returned, tuple | list) and len(returned) == 2
+    if not pair or not isinstance(returned[0], Tensor):
+        what = f"a {type(returned).__name__}"
+        if isinstance(returned, tuple | list):
+            what += f" of ({', '.join(type(value).__name__ for value in returned)})"
+        raise ArgumentError(
+            f"run_window: run returned {what}; expected (output, state), the output a tensor "
+            "(B, T, ...) with every step. Return both, also where the state is not used."
+        )
+    output, state = returned
     if output.shape[:2] != inputs.shape[:2]:
         raise ShapeError(
             f"run_window: run returned an output of shape {tuple(output.shape)} for inputs of "

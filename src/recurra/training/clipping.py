@@ -71,9 +71,10 @@ class Clipper(ABC):
 
         Raises: ConfigError for the state of another kind of clipper.
         """
-        if state.keys() != self.state.keys():
+        if not isinstance(state, Mapping) or state.keys() != self.state.keys():
+            given = sorted(state) if isinstance(state, Mapping) else f"a {type(state).__name__}"
             raise ConfigError(
-                f"{type(self).__name__}: the state to restore has {sorted(state)}; expected "
+                f"{type(self).__name__}: the state to restore has {given}; expected "
                 f"{sorted(self.state)}. Restore what the same kind of clipper returned."
             )
 
@@ -326,7 +327,8 @@ def _unit_norm(value: Tensor) -> Tensor:
 
 def _check(clipper: Clipper, **numbers: float) -> None:
     for name, number in numbers.items():
-        if not (number > 0 and math.isfinite(number)):
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not (is_number and 0 < number < math.inf):
             raise ConfigError(
                 f"{type(clipper).__name__}: {name}={number!r}; expected a positive, finite number."
             )

@@ -138,6 +138,11 @@ class RTRL:
 
     def _check_x(self, x: Tensor, weight: Tensor) -> None:
         shape = (self.batch_size, self._cell.input_size)
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"RTRL: x is a {type(x).__name__}; expected a tensor of shape {shape}, one step. "
+                "Use torch.as_tensor(x)."
+            )
         if tuple(x.shape) != shape or x.dtype != weight.dtype or x.device != weight.device:
             raise ShapeError(
                 f"RTRL: x has shape {tuple(x.shape)}, {x.dtype} on {x.device}; expected {shape}, "
@@ -150,7 +155,12 @@ class RTRL:
                 "gradient would be cut to one step. Push x.detach(), or train with BPTT."
             )
 
-    def _check_reset(self, reset: Tensor) -> Tensor:
+    def _check_reset(self, reset: Any) -> Tensor:
+        if not isinstance(reset, Tensor):
+            raise ShapeError(
+                f"RTRL: reset is a {type(reset).__name__}; expected a bool tensor of shape "
+                f"({self.batch_size},), or None. Use torch.tensor([...]), one flag for each row."
+            )
         if reset.dtype != torch.bool or tuple(reset.shape) != (self.batch_size,):
             raise ShapeError(
                 f"RTRL: reset has shape {tuple(reset.shape)} and {reset.dtype}; expected bool of "
