@@ -150,6 +150,18 @@ EVERY = [
 ]
 
 
+@pytest.mark.parametrize("bias", ["1", [1.0], ZEROS(4), True])
+def test_a_forget_bias_that_is_no_number_is_named(bias) -> None:
+    name = type(bias).__name__
+    with pytest.raises(ConfigError, match=f"LSTM: forget_bias is a {name}, but must be a number"):
+        nn.LSTM(3, 4, forget_bias=bias)
+
+
+def test_directions_that_are_no_flag_are_named_before_they_are_counted() -> None:
+    with pytest.raises(ConfigError, match=r"GRU: bidirectional is tensor.* must be True or False"):
+        nn.GRU(3, 4, 2, bidirectional=ZEROS(3))
+
+
 @pytest.mark.parametrize("kind", EVERY)
 def test_an_unknown_keyword_names_the_class_that_was_typed_and_the_nearest(kind) -> None:
     with pytest.raises(ArgumentError) as caught:

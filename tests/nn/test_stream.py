@@ -439,6 +439,9 @@ def test_tensors_that_do_not_fit_say_what_does() -> None:
         stream.push_chunk(torch.zeros(3, 4, 3))
     with pytest.raises(ShapeError, match=r"rows holds \[2\], but this stream has rows 0 to 1"):
         stream.reset([2])
+    for wrong, said in (("1", "a str"), ({}, "a dict"), ([torch.zeros(2)], "a list")):
+        with pytest.raises(ShapeError, match=rf"rows is {said}, but must be .* shape \(2,\), as a"):
+            stream.reset(wrong)
     with pytest.raises(ShapeError, match=r"the initial state is a Tensor"):
         stream.restore(torch.zeros(1, 2, 5))
 

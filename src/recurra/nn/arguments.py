@@ -36,6 +36,7 @@ def cells_for(
         raise ConfigError(
             f"{who}: num_layers is {num_layers!r}, but must be an integer of at least 1."
         )
+    check_flags(who, bidirectional=bidirectional)
     sizes: list[Any] = list(hidden_size) if is_list(hidden_size) else [hidden_size] * num_layers
     if not sizes:
         raise ConfigError(f"{who}: hidden_size is an empty list; give one size for each layer.")

@@ -57,6 +57,12 @@ class Init:
             raise ConfigError(
                 f"{who}: chrono_length is {self.chrono_length}, but must be at least 2 time steps."
             )
+        bias = self.forget_bias
+        if bias is not None and (isinstance(bias, bool) or not isinstance(bias, int | float)):
+            raise ConfigError(
+                f"{who}: forget_bias is a {type(bias).__name__}, but must be a number, one for all "
+                "units, or None."
+            )
         if not chrono and self.forget_bias is None:
             return
         setting = "init='chrono'" if chrono else f"forget_bias={self.forget_bias}"

@@ -236,8 +236,14 @@ class Stream:
             )
 
     def _rows(self, rows: Tensor | SequenceOf[int]) -> Tensor:
-        chosen = torch.as_tensor(rows, device=self.device)
         count = 1 if self.batch_size is None else self.batch_size
+        try:
+            chosen = torch.as_tensor(rows, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(
+                f"{self._who} stream: rows is {_described(rows)}, but must be indices, or bool of "
+                f"shape ({count},), as a tensor or a list."
+            ) from error
         if chosen.dtype == torch.bool and tuple(chosen.shape) == (count,):
             return chosen
         if chosen.dtype == torch.bool or chosen.is_floating_point() or chosen.dim() != 1:
