@@ -42,9 +42,9 @@ def flat_case(
     calls = []
     for reverse in (False, True)[:directions]:
         one = case.sequence(**{**call, "reverse": reverse})
-        calls.append(replace(one, x=calls[0].x) if calls else one)
+        calls.append(one._replace(x=calls[0].x) if calls else one)
     if len(calls) > 1:
-        calls[1] = replace(calls[1], lengths=calls[0].lengths)
+        calls[1] = calls[1]._replace(lengths=calls[0].lengths)
     return compiled.flatten(calls)
 
 

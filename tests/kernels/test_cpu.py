@@ -61,7 +61,7 @@ def both_directions(make, shape: Shape, asked: Asked) -> tuple[list[Sequence], d
     first, second = case.sequence(**case.ask(asked)), other.sequence(**other.ask(asked))
     shared = {"x": first.x, "lengths": first.lengths, "reset": first.reset}
     leaves = case.leaves() | {f"{k}_reverse": v for k, v in other.leaves().items() if k != "x"}
-    return [first, replace(second, reverse=not first.reverse, **shared)], leaves
+    return [first, second._replace(reverse=not first.reverse, **shared)], leaves
 
 
 def run_reference(calls: list[Sequence]) -> tuple[Tensor, list]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -144,7 +143,7 @@ def test_a_backend_that_can_gets_all_directions_at_once(monkeypatch) -> None:
 
     dispatch.run_together([forward])
     dispatch.run_together([forward, backward], "reference")
-    resetting = replace(backward, reset=torch.zeros(2, 5, dtype=torch.bool))
+    resetting = backward._replace(reset=torch.zeros(2, 5, dtype=torch.bool))
     output, states = dispatch.run_together([forward, resetting])
     assert seen == [2], "one call, or two on different backends, are not run together"
     assert torch.equal(output[..., 4:], dispatch.run(backward, "reference")[0])
@@ -167,3 +166,18 @@ def test_autocast_casts_directions_once_and_is_off_inside(monkeypatch) -> None:
     (x, dtype), (other, _) = seen
     assert x is other
     assert x.dtype == dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_parameters_are_found_by_name_whatever_their_order(wanted) -> None:
+    call = _directions(GRU(3, 4))[0]
+    params = {name: value.requires_grad_(wanted) for name, value in call.params.items()}
+    turned = dict(reversed(params.items()))
+    straight, _ = dispatch.run(call._replace(params=params))
+    output, _ = dispatch.run(call._replace(params=turned))
+    assert torch.equal(output, straight)
+    if wanted:
+        names = list(params)
+        expected = torch.autograd.grad(straight.sum(), [params[name] for name in names])
+        found = torch.autograd.grad(output.sum(), [turned[name] for name in names])
+        assert all(map(torch.equal, found, expected))

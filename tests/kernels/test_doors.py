@@ -120,7 +120,6 @@ def test_parameters_are_checked_before_they_are_widened() -> None:
     ],
 )
 def test_whatever_else_does_not_fit_is_named(wrong, says) -> None:
-    from dataclasses import replace
 
     from recurra.cells.cell import Masks
     from recurra.kernels.sequence import Zoneout
@@ -134,7 +133,7 @@ def test_whatever_else_does_not_fit_is_named(wrong, says) -> None:
     if "zoneout" in given:
         given["zoneout"] = Zoneout((given["zoneout"],))
     with pytest.raises(ShapeError, match=says):
-        cpu.run(replace(plain, **given))
+        cpu.run(plain._replace(**given))
 
 
 def test_tensors_of_a_subclass_are_run_by_the_reference() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tests.cells.linear_cases import drawn, parameters
@@ -51,7 +49,7 @@ def found_by(backend, call: Sequence) -> tuple[Tensor, ...]:
     x, *rest = leaves
     params = dict(zip(call.params, rest, strict=False))
     state = None if call.state is None else call.cell.make_state(rest[-1])
-    output, final = backend.run(replace(call, x=x, params=params, state=state))
+    output, final = backend.run(call._replace(x=x, params=params, state=state))
     factors = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view_as(output)
     total = (output * factors).sum() + final[0].square().sum()
     found = torch.autograd.grad(total, leaves)
@@ -94,10 +92,10 @@ def test_blocks_of_the_turning_frame_are_not_to_be_seen(
     monkeypatch, cell, reverse, batch_first, block, time
 ) -> None:
     monkeypatch.setattr(scanned, "BLOCK", block)
-    call = replace(call_of(cell, time, batch=5), reverse=reverse, batch_first=batch_first)
+    call = call_of(cell, time, batch=5)._replace(reverse=reverse, batch_first=batch_first)
     if not batch_first:
-        call = replace(call, x=call.x.transpose(0, 1))
-    for asked in (call, replace(call, lengths=None), replace(call, reset=None, state=None)):
+        call = call._replace(x=call.x.transpose(0, 1))
+    for asked in (call, call._replace(lengths=None), call._replace(reset=None, state=None)):
         output, final = scanned.run(asked)
         true_output, true_final = reference.run(asked)
         torch.testing.assert_close((output, *final), (true_output, *true_final))
@@ -117,12 +115,12 @@ def test_blocks_of_the_turning_frame_are_not_to_be_seen(
     ids=lambda cell: cell.name,
 )
 def test_time_in_pieces_has_the_bits_of_the_whole(cell) -> None:
-    call = replace(call_of(cell, 40, dtype=torch.float32), lengths=None)
+    call = call_of(cell, 40, dtype=torch.float32)._replace(lengths=None)
     output, final = scanned.run(call)
     state, outputs = call.state, []
     for begin in range(0, 40, 8):
         own = slice(begin, begin + 8)
-        piece = replace(call, x=call.x[:, own], reset=call.reset[:, own], state=state)
+        piece = call._replace(x=call.x[:, own], reset=call.reset[:, own], state=state)
         y, state = scanned.run(piece)
         outputs.append(y)
     assert torch.equal(torch.cat(outputs, 1), output)
@@ -150,7 +148,7 @@ def test_minimal_cells_are_fused_unless_zoneout_is_an_expectation(monkeypatch) -
     drawn_keep = torch.zeros(2, 5, 4, dtype=torch.float64)
     for keep, fused in ((None, 1), (0.0, 1), (drawn_keep, 1), (0.3, 0)):
         seen.clear()
-        scanned.run(replace(call, zoneout=None if keep is None else Zoneout((keep,))))
+        scanned.run(call._replace(zoneout=None if keep is None else Zoneout((keep,))))
         assert len(seen) == fused, keep
 
 
@@ -162,8 +160,8 @@ def test_error_of_float32_over_4096_steps(cell) -> None:
     short = {name: value.requires_grad_() for name, value in drawn(cell).items()}
     x = torch.randn(2, 4096, 3, generator=torch.Generator().manual_seed(7))
     call = Sequence(cell, x, short)
-    long = replace(
-        call, x=x.double(), params={name: value.double() for name, value in short.items()}
+    long = call._replace(
+        x=x.double(), params={name: value.double() for name, value in short.items()}
     )
     for number, (actual, true) in enumerate(
         zip(found_by(scanned, call), found_by(scanned, long), strict=True)
@@ -207,7 +205,7 @@ def test_outputs_past_the_end_are_0_whatever_is_read_from_h() -> None:
         def readout(self, h: Tensor, projected: Tensor, params: Params) -> Tensor:
             return super().readout(h, projected, params) + 1
 
-    call = replace(call_of(LRU(3, 4), 9, batch=5), cell=Shifted(3, 4))
+    call = call_of(LRU(3, 4), 9, batch=5)._replace(cell=Shifted(3, 4))
     output, _ = scanned.run(call)
     torch.testing.assert_close(output, reference.run(call)[0])
     assert not output[~call.lengths.mask(9)].any()
@@ -217,8 +215,7 @@ def test_outputs_past_the_end_are_0_whatever_is_read_from_h() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_floats_are_computed_in_float32_and_rounded_once(cell, dtype) -> None:
     call = call_of(cell, 20, dtype=dtype)
-    wide = replace(
-        call,
+    wide = call._replace(
         x=call.x.float(),
         params={name: value.float() for name, value in call.params.items()},
         state=cell.make_state(call.state[0].float()),
@@ -231,13 +228,13 @@ def test_short_floats_are_computed_in_float32_and_rounded_once(cell, dtype) -> N
 
 @every_cell
 def test_second_derivatives(cell) -> None:
-    call = replace(call_of(cell, 4), lengths=None)
+    call = call_of(cell, 4)._replace(lengths=None)
     leaves = [t.requires_grad_() for t in (call.x, *call.params.values(), *call.state)]
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         params = dict(zip(call.params, rest, strict=False))
         state = cell.make_state(rest[-1])
-        output, final = scanned.run(replace(call, x=x, params=params, state=state))
+        output, final = scanned.run(call._replace(x=x, params=params, state=state))
         return output, final[0]
 
     assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
@@ -245,12 +242,12 @@ def test_second_derivatives(cell) -> None:
 
 @every_cell
 def test_inside_torch_func(cell) -> None:
-    call = replace(call_of(cell, 5, batch=6), lengths=None, reset=None, state=None)
+    call = call_of(cell, 5, batch=6)._replace(lengths=None, reset=None, state=None)
     names = list(call.params)
 
     def total(x: Tensor, *params: Tensor) -> Tensor:
         given = dict(zip(names, params, strict=True))
-        output, final = dispatch.run(replace(call, x=x, params=given), "scan")
+        output, final = dispatch.run(call._replace(x=x, params=given), "scan")
         return output.square().sum() + final[0].sum()
 
     stacked, params = call.x.view(3, 2, 5, 3), tuple(call.params.values())
@@ -285,7 +282,7 @@ def test_outline_says_who_runs_the_scan(monkeypatch) -> None:
 
 
 def test_masks_are_refused_and_not_forgotten() -> None:
-    call = replace(call_of(MinGRU(3, 4), 3), masks=Masks(torch.ones(2, 4).double()))
+    call = call_of(MinGRU(3, 4), 3)._replace(masks=Masks(torch.ones(2, 4).double()))
     with pytest.raises(BackendError, match="no product with h"):
         dispatch.run(call, "scan")
     with pytest.raises(ValueError, match="MinGRU: a dropout mask on h is given"):

@@ -22,7 +22,6 @@ within a chunk; Hua et al. 2022, "Transformer quality in linear time", for chunk
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -101,7 +100,7 @@ def _widened(sequence: Sequence) -> Sequence:
     if state is not None:
         state = sequence.cell.make_state(*(part.float() for part in state))
     params = {name: value.float() for name, value in sequence.params.items()}
-    return replace(sequence, x=sequence.x.float(), params=params, state=state)
+    return sequence._replace(x=sequence.x.float(), params=params, state=state)
 
 
 def _order(sequence: Sequence, time: int) -> Tensor:

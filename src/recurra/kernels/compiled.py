@@ -36,7 +36,6 @@ from recurra.kernels.layout import (
     run_backward,
     run_forward,
     saved_size,
-    tensors_of,
     time_step,
 )
 from recurra.kernels.sequence import Sequence, Zoneout, check_within
@@ -62,7 +61,7 @@ DRAWN = -1.0
 class Flat(NamedTuple):
     """A call, or the calls of both directions, in the types that an operator takes.
 
-    tensors are those of `tensors_of`; drawn holds masks and zoneout's choices, call after call.
+    Call after call, tensors holds parameters and state, and drawn masks and zoneout's choices.
     sizes are (input, hidden, output). There is an entry of reverse and masked for each call and one
     of keeps for each part of its state; started says whether calls begin with a state of their own.
     """
@@ -184,6 +183,7 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
     """Alike calls over the same x, taken apart."""
     first = calls[0]
     cell = first.cell
+    tensors = [t for call in calls for t in (*call.params.values(), *(call.state or ()))]
     drawn: list[Tensor] = []
     keeps: list[float] = []
     for call in calls:
@@ -196,7 +196,7 @@ def flatten(calls: SequenceOf[Sequence]) -> Flat:
             keeps.append(keep)
     return Flat(
         first.x,
-        tensors_of(calls),
+        tensors,
         None if first.lengths is None else first.lengths.values,
         first.reset,
         drawn,

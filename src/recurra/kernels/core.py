@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ else:
 
 PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _has_storage = torch._C._has_storage
+# Bytes of the widest element that the core computes with.
+WIDEST = 8
 
 
 def are_plain(tensors: SequenceOf[Tensor]) -> bool:
@@ -72,6 +76,21 @@ def stored(tensor: Tensor) -> Tensor:
     if tensor.is_neg() or tensor.data_ptr() % tensor.element_size():
         return tensor.clone()
     return tensor
+
+
+def dense(tensors: SequenceOf[Tensor]) -> SequenceOf[Tensor]:
+    """The tensors as `stored`, copied where their elements do not lie one after another.
+
+    Most are as they should be, which three looks at all of them tell; their addresses have the low
+    bits of a wrong one when they are joined.
+    """
+    if (
+        all(map(Tensor.is_contiguous, tensors))
+        and not any(map(Tensor.is_neg, tensors))
+        and reduce(or_, map(Tensor.data_ptr, tensors), 0) % WIDEST == 0
+    ):
+        return tensors
+    return [stored(tensor).contiguous() for tensor in tensors]
 
 
 def dense_rows(tensor: Tensor) -> Tensor:

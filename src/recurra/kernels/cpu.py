@@ -43,6 +43,7 @@ CELLS = (Elman, LSTM, GRU, IndRNN, LEM)
 DTYPES = (torch.float32, torch.float64)
 # Computed in float32, and rounded at the end.
 WIDENED = (torch.bfloat16, torch.float16)
+NOTHING = torch.empty(0, device="cpu")
 SAVED = ("x saved for backward", "y saved for backward", "the slab saved for backward")
 
 
@@ -68,7 +69,7 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
         return "the compiled core was not built; see `recurra doctor`"
     if type(cell) not in CELLS:
         return f"it runs Elman, LSTM, GRU, IndRNN and LEM only, and the cell is {cell.name}"
-    if isinstance(cell, Elman | LSTM | GRU) and cell.layer_norm:
+    if getattr(cell, "layer_norm", False):
         return "it has no layer normalisation inside a cell"
     if dtype not in DTYPES and dtype not in WIDENED:
         return f"it has no {dtype}"
@@ -93,15 +94,14 @@ def run(sequence: Sequence) -> tuple[Tensor, State]:
 
 def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
     """Both directions of a layer at once, their outputs side by side on the last axis."""
-    if not all(_alike(call, calls[0]) for call in calls):
+    if len(calls) > 1 and not all(_alike(call, calls[0]) for call in calls):
         return _side_by_side([run(call) for call in calls])
-    calls = [plain(call) for call in calls]
+    calls = list(map(plain, calls))
     x = calls[0].x
-    tensors = tensors_of(calls)
     compiling = torch.compiler.is_compiling()
     if x.dtype in WIDENED:
         if not compiling:
-            check(calls, x, tensors)
+            check(calls, x, tensors_of(calls))
         wide = x.float()
         output, states = run_together([widened(call, wide) for call in calls])
         make = calls[0].cell.make_state
@@ -110,21 +110,26 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
         from recurra.kernels import compiled  # which runs this module's functions
 
         return compiled.run_together(calls)
+    tensors = tensors_of(calls)
     if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
         output, *parts = _Recurrence.apply(calls, x, *tensors)  # type: ignore[no-untyped-call]
     else:
         output, *parts = run_forward(Layout(calls, x, tensors, _threaded(choice)))[0]
-    count = len(parts) // len(calls)
     make = calls[0].cell.make_state
+    if len(calls) == 1:
+        return output, [make(*parts)]
+    count = len(parts) // len(calls)
     return output, [make(*parts[n * count : (n + 1) * count]) for n in range(len(calls))]
 
 
 def plain(call: Sequence) -> Sequence:
     """The call as one of a cell that the core has: coupled gates written as four."""
-    if not isinstance(call.cell, LSTM) or not call.cell.coupled:
+    cell = call.cell
+    # type first: isinstance asks an abstract class's registry, at every call.
+    if type(cell) is not LSTM or not cell.coupled:
         return call
-    cell, params = call.cell.uncouple(call.params)
-    return replace(call, cell=cell, params=params)
+    cell, params = cell.uncouple(call.params)
+    return call._replace(cell=cell, params=params)
 
 
 def _alike(call: Sequence, other: Sequence) -> bool:
@@ -166,16 +171,17 @@ class _Recurrence(torch.autograd.Function):
         # saved_tensors_hooks may have handed back anything.
         for name, tensor, shape in zip(SAVED, (x, y, saved), ctx.shapes, strict=True):
             core.check(ctx.calls[0].cell.name, name, tensor, shape, ctx.dtype)
-        layout = Layout(ctx.calls, x, tensors, ctx.choice._replace(threads=_threads()))
+        layout = Layout(ctx.calls, x, tensors, _rethreaded(ctx.choice))
         return None, *run_backward(layout, y, saved, wanted, d_results)
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _rethreaded(choice: Choice) -> Choice:
+    """The choice, with as many threads as torch has now."""
+    return Choice(choice.level, torch.get_num_threads(), choice.slices, choice.team)
 
 
 def _threaded(choice: Choice) -> Choice:
-    return choice if choice.threads else choice._replace(threads=_threads())
+    return choice if choice.threads else _rethreaded(choice)
 
 
 def _for_backward(calls: SequenceOf[Sequence]) -> list[Sequence]:
@@ -184,19 +190,16 @@ def _for_backward(calls: SequenceOf[Sequence]) -> list[Sequence]:
     Lengths and resets are copied: their owner may write to them before backward reads them.
     """
     call = calls[0]
-    lengths, reset, nothing = call.lengths, call.reset, call.x.new_empty(0)
+    lengths, reset = call.lengths, call.reset
     if lengths is not None:
         lengths = replace(lengths, values=lengths.values.clone())
     if reset is not None:
         reset = reset.clone()
     return [
-        replace(
-            call,
-            x=nothing,
-            params=dict.fromkeys(call.params, nothing),
-            state=None
-            if call.state is None
-            else call.cell.make_state(*(nothing for _ in call.state)),
+        call._replace(
+            x=NOTHING,
+            params={},
+            state=None if call.state is None else (),
             lengths=lengths,
             reset=reset,
         )
@@ -209,11 +212,12 @@ def _rebuilt(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]
     rest = iter(tensors)
     rebuilt = []
     for call in calls:
-        params = {name: next(rest) for name in call.params}
+        shapes, parts = call.cell.parameter_shapes(), call.cell.state_sizes()
+        params = {name: next(rest) for name in shapes}
         state = None
         if call.state is not None:
-            state = call.cell.make_state(*(next(rest) for _ in call.state))
-        rebuilt.append(replace(call, x=x, params=params, state=state, recompute=None))
+            state = call.cell.make_state(*(next(rest) for _ in parts))
+        rebuilt.append(call._replace(x=x, params=params, state=state, recompute=None))
     return rebuilt
 
 
@@ -228,7 +232,7 @@ def widened(call: Sequence, x: Tensor) -> Sequence:
         keep = (part.float() if isinstance(part, Tensor) else part for part in zoneout.keep)
         zoneout = Zoneout(tuple(keep))
     params = {name: value.float() for name, value in call.params.items()}
-    return replace(call, x=x, params=params, state=state, masks=masks, zoneout=zoneout)
+    return call._replace(x=x, params=params, state=state, masks=masks, zoneout=zoneout)
 
 
 def current_level() -> str:

@@ -27,8 +27,9 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.device) -> str | None:
     """Why this backend cannot run the call, or None."""
-    if device.type != "cuda":
-        return f"it needs a CUDA device, and x is on {device.type}"
+    kind = device.type
+    if kind != "cuda":
+        return f"it needs a CUDA device, and x is on {kind}"
     if type(cell) not in (Elman, LSTM, GRU):
         return f"it runs Elman, LSTM and GRU only, and the cell is {cell.name}"
     if isinstance(cell, GRU) and not cell.reset_after:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -72,11 +71,9 @@ def select(
     """
     check_name(name)
     if name == AUTO:
-        return next(
-            candidate
-            for candidate, backend in BACKENDS.items()
-            if backend.why_not(cell, features, dtype, device) is None
-        )
+        for candidate, backend in BACKENDS.items():
+            if backend.why_not(cell, features, dtype, device) is None:
+                return candidate
     reason = BACKENDS[name].why_not(cell, features, dtype, device)
     if reason is None:
         return name
@@ -112,7 +109,19 @@ def run_together(calls: SequenceOf[Sequence], backend: str = AUTO) -> tuple[Tens
         return _run_together(calls, backend)
 
 
+def _run_alone(call: Sequence, backend: str) -> tuple[Tensor, State]:
+    x = call.x
+    name = select(backend, call.cell, call.features(), x.dtype, x.device)
+    count = segments_of(call, rebuilds=name in REBUILDING)
+    if count:
+        return run_in_segments(call, count, BACKENDS[name].run)
+    return BACKENDS[name].run(call)
+
+
 def _run_together(calls: SequenceOf[Sequence], backend: str) -> tuple[Tensor, list[State]]:
+    if len(calls) == 1:
+        output, state = _run_alone(calls[0], backend)
+        return output, [state]
     chosen = [
         select(backend, call.cell, call.features(), call.x.dtype, call.x.device) for call in calls
     ]
@@ -126,9 +135,6 @@ def _run_together(calls: SequenceOf[Sequence], backend: str) -> tuple[Tensor, li
             for call, count, name in zip(calls, counts, chosen, strict=True)
         ]
         return torch.cat([output for output, _ in cut], -1), [state for _, state in cut]
-    if len(calls) == 1:
-        output, state = BACKENDS[chosen[0]].run(calls[0])
-        return output, [state]
     together: Together | None = getattr(BACKENDS[chosen[0]], "run_together", None)
     if together is not None and all(name == chosen[0] for name in chosen):
         return together(calls)
@@ -139,7 +145,8 @@ def _run_together(calls: SequenceOf[Sequence], backend: str) -> tuple[Tensor, li
 def autocasts(device: torch.device) -> bool:
     """Whether torch.autocast is on for this device."""
     kind = device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    available = kind == "cpu" or torch.amp.is_autocast_available(kind)
+    return available and torch.is_autocast_enabled(kind)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -160,4 +167,4 @@ def _cast(sequence: Sequence, x: Tensor) -> Sequence:
         keep = (part.to(dtype) if isinstance(part, Tensor) else part for part in zoneout.keep)
         zoneout = Zoneout(tuple(keep))
     params = {name: value.to(dtype) for name, value in sequence.params.items()}
-    return replace(sequence, x=x, params=params, state=state, masks=masks, zoneout=zoneout)
+    return sequence._replace(x=x, params=params, state=state, masks=masks, zoneout=zoneout)

@@ -5,15 +5,17 @@ The tuples are in the order in which csrc/module.cpp reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from functools import lru_cache
+from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from recurra.cells.cell import Cell
+from recurra.cells.cell import Cell, Params
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
@@ -23,6 +25,10 @@ from recurra.kernels import core
 from recurra.kernels.sequence import Sequence
 
 NO_ROWS = (0, 0, 0)
+# What a direction has of a mask and of zoneout when it has neither.
+UNTOUCHED = (*NO_ROWS, *NO_ROWS, *NO_ROWS, 0.0, 0.0)
+# What has to be right about a parameter.
+FACTS = attrgetter("shape", "dtype", "is_cpu")
 # The parameters of a direction, in the order of csrc/module.cpp.
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_diagonal")
 RENAMED = {
@@ -45,32 +51,74 @@ class Choice(NamedTuple):
     team: int = 0
 
 
-def tensors_of(calls: SequenceOf[Sequence]) -> list[Tensor]:
-    """Parameters and initial state of every call, in the order of the cell."""
-    return [t for call in calls for t in (*call.params.values(), *(call.state or ()))]
+class Constants(NamedTuple):
+    """What a cell alone decides of its calls.
+
+    kind is its CellKind in csrc/calls.h, sizes (input, hidden, output), time_step a LEM's Δt.
+    take gets the parameters out of `call.params` in the order of `shapes`, and place puts their
+    addresses, followed by 0, in the order of PARAMETERS. parts are the sizes of the state's parts.
+    """
+
+    kind: int
+    sizes: tuple[int, int, int]
+    time_step: float
+    shapes: dict[str, tuple[int, ...]]
+    parts: dict[str, int]
+    take: Callable[[Params], tuple[Tensor, ...]]
+    place: Callable[[SequenceOf[int]], tuple[int, ...]]
 
 
 @lru_cache(maxsize=256)
-def _shapes(cell: Cell) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    return cell.parameter_shapes(), cell.state_sizes()
+def constants(cell: Cell) -> Constants:
+    shapes = cell.parameter_shapes()
+    names = [core_name(cell, name) for name in shapes]
+    places = (names.index(name) if name in names else -1 for name in PARAMETERS)
+    return Constants(
+        kind_of(cell),
+        (cell.input_size, cell.hidden_size, cell.output_size),
+        time_step(cell),
+        shapes,
+        cell.state_sizes(),
+        itemgetter(*shapes),
+        itemgetter(*places),
+    )
 
 
-def check(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]) -> None:
-    """Raise ShapeError for any tensor of the calls that does not go with x and the cell."""
-    first, second, _ = x.shape
+def tensors_of(calls: SequenceOf[Sequence]) -> list[Tensor]:
+    """Parameters and initial state of every call of one cell, in the order of the cell.
+
+    For eager calls: a graph cannot look up what is known of a cell.
+    """
+    take = constants(calls[0].cell).take
+    found: list[Tensor] = []
+    for call in calls:
+        found += take(call.params)
+        if call.state is not None:
+            found += call.state
+    return found
+
+
+def check(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]) -> Constants:
+    """What the calls' cell decides.
+
+    Raises: ShapeError for any tensor of the calls that does not go with x and the cell.
+    """
+    first, second, features = x.shape
     dtype = x.dtype
+    cell = calls[0].cell
+    who, known = cell.name, constants(cell)
+    if features != cell.input_size or not x.is_cpu:
+        core.check(who, "x", x, (first, second, cell.input_size), dtype)
     batch, time = (first, second) if calls[0].batch_first else (second, first)
     rest = iter(tensors)
     for call in calls:
-        who = call.cell.name
-        shapes, sizes = _shapes(call.cell)
-        for name in call.params:
-            tensor, shape = next(rest), shapes[name]
-            # As core.check, which a call for every parameter would make half as slow again.
-            if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
+        params = list(islice(rest, len(known.shapes)))
+        # As core.check, for all at once: a call for each would take most of the time of a check.
+        if list(map(FACTS, params)) != [(shape, dtype, True) for shape in known.shapes.values()]:
+            for (name, shape), tensor in zip(known.shapes.items(), params, strict=True):
                 core.check(who, name, tensor, shape, dtype)
         if call.state is not None:
-            for name, size in sizes.items():
+            for name, size in known.parts.items():
                 core.check(who, f"the initial {name}", next(rest), (batch, size), dtype)
         if call.lengths is not None:
             core.check(who, "lengths", call.lengths.values, (batch,), torch.int64)
@@ -81,9 +129,10 @@ def check(calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor]) -
             rows = (first, second) if mask.dim() == 3 else (batch,)
             core.check(who, "the mask", mask, (*rows, call.cell.output_size), dtype)
         if call.zoneout is not None:
-            for keep, size in zip(call.zoneout.keep, sizes.values(), strict=True):
+            for keep, size in zip(call.zoneout.keep, known.parts.values(), strict=True):
                 if isinstance(keep, Tensor):
                     core.check(who, "zoneout", keep, (first, second, size), dtype)
+    return known
 
 
 class Layout:
@@ -96,67 +145,63 @@ class Layout:
         self, calls: SequenceOf[Sequence], x: Tensor, tensors: SequenceOf[Tensor], choice: Choice
     ) -> None:
         call = calls[0]
-        cell = call.cell
-        if x.shape[2] != cell.input_size or not x.is_cpu:
-            core.check(cell.name, "x", x, (*x.shape[:2], cell.input_size), x.dtype)
-        check(calls, x, tensors)
+        self.known = known = check(calls, x, tensors)
+        self.sizes = sizes = known.sizes
+        first, second, _ = x.shape
         self.calls = calls
         self.choice = choice
         self.batch_first = call.batch_first
         self.x = x = core.dense_rows(x)
-        batch, time = x.shape[:2] if call.batch_first else (x.shape[1], x.shape[0])
-        self.shape = (batch, time)
-        self.sizes = (cell.input_size, cell.hidden_size, cell.output_size)
-        self.tensors = [core.stored(t).contiguous() for t in tensors]
+        self.shape = batch, time = (first, second) if call.batch_first else (second, first)
+        self.tensors = core.dense(tensors)
         self.lengths = None if call.lengths is None else call.lengths.values.contiguous()
         reset = call.reset
         self.layer = (
-            kind_of(cell),
-            x.dtype == torch.float64,
+            known.kind,
+            x.dtype is torch.float64,
             batch,
             time,
-            *self.sizes,
+            *sizes,
             call.recompute == "gates",
             call.clip_state_grad or 0.0,
-            time_step(cell),
-            *self.rows(x),
+            known.time_step,
+            *rows(x, call.batch_first),
             0 if self.lengths is None else self.lengths.data_ptr(),
             *(NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
         )
         self.kept: list[Tensor] = []
-        rest = iter(self.tensors)
-        self.directions = [self._direction(call, rest) for call in calls]
-
-    def rows(self, tensor: Tensor | None, offset: int = 0) -> tuple[int, int, int]:
-        """Address and (batch, time) strides of a tensor in the layout of x."""
-        return rows(tensor, self.batch_first, offset)
+        addresses = self.placed(list(map(Tensor.data_ptr, self.tensors)))
+        self.directions = list(map(self._direction, calls, addresses))
 
     def new_rows(self, size: int) -> Tensor:
         """An uninitialised tensor in the layout of x with `size` features."""
-        batch, time = self.shape
-        return self.x.new_empty((batch, time, size) if self.batch_first else (time, batch, size))
+        first, second, _ = self.x.shape
+        return self.x.new_empty(first, second, size)
 
-    def _direction(self, call: Sequence, rest: Iterator[Tensor]) -> tuple[float, ...]:
-        params = {core_name(call.cell, name): next(rest).data_ptr() for name in call.params}
-        state = [0, 0]
-        for n in range(len(call.state or ())):
-            state[n] = next(rest).data_ptr()
+    def placed(self, addresses: list[int]) -> list[tuple[int, ...]]:
+        """Addresses that go with `tensors`, as the core wants those of each call.
+
+        The parameters in the order of PARAMETERS, and two parts of the state; 0 for no tensor.
+        """
+        count = len(self.known.shapes)
+        each = len(addresses) // len(self.calls)
+        found = []
+        for begin in range(0, len(addresses), each):
+            state = begin + count
+            params = self.known.place((*addresses[begin:state], 0))
+            found.append((*params, *(*addresses[state : begin + each], 0, 0)[:2]))
+        return found
+
+    def _direction(self, call: Sequence, tensors: tuple[int, ...]) -> tuple[float, ...]:
+        if call.masks is None and call.zoneout is None:
+            return (call.reverse, *tensors, *UNTOUCHED)
         zones, keeps = [NO_ROWS, NO_ROWS], [0.0, 0.0]
         for n, keep in enumerate(call.zoneout.keep if call.zoneout else ()):
             if isinstance(keep, Tensor):
-                zones[n] = self.rows(self._keep(keep))
+                zones[n] = rows(self._keep(keep), self.batch_first)
             else:
                 keeps[n] = keep
-        return (
-            call.reverse,
-            params["weight_ih"],
-            *(params.get(name, 0) for name in PARAMETERS[1:]),
-            *state,
-            *self._mask(call),
-            *zones[0],
-            *zones[1],
-            *keeps,
-        )
+        return (call.reverse, *tensors, *self._mask(call), *zones[0], *zones[1], *keeps)
 
     def _mask(self, call: Sequence) -> tuple[int, int, int]:
         if call.masks is None or call.masks.h is None:
@@ -164,7 +209,7 @@ class Layout:
         mask = self._keep(call.masks.h)
         if mask.dim() == 2:
             return mask.data_ptr(), mask.stride(0), 0
-        return self.rows(mask)
+        return rows(mask, self.batch_first)
 
     def _keep(self, tensor: Tensor) -> Tensor:
         self.kept.append(core.dense_rows(tensor))
@@ -198,32 +243,40 @@ def time_step(cell: Cell) -> float:
 def run_forward(layout: Layout, save: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """(y, the final states), and what backward needs."""
     batch, time = layout.shape
-    count, output_size = len(layout.calls), layout.sizes[2]
+    count, output_size, parts = len(layout.calls), layout.sizes[2], layout.known.parts.values()
     y = layout.new_rows(count * output_size)
-    ends = [
-        y.new_empty(batch, size)
-        for call in layout.calls
-        for size in call.cell.state_sizes().values()
-    ]
-    parts = len(ends) // count
-    saved = None
+    saved, slab = None, 0
     if save:
-        size = core.module.saved_size(layout.choice, layout.layer, _unsaved(layout))
-        saved = y.new_empty(count, time * batch * size)
-    directions = tuple(
-        (
-            *direction,
-            *layout.rows(y, n * output_size),
-            0 if saved is None else saved[n].data_ptr(),
-            ends[n * parts].data_ptr(),
-            ends[n * parts + 1].data_ptr() if parts > 1 else 0,
+        slab = time * batch * _size_to_save(layout)
+        saved = y.new_empty(count, slab)
+    results, directions = [y], []
+    for n, direction in enumerate(layout.directions):
+        ends = [y.new_empty(batch, size) for size in parts]
+        results += ends
+        directions.append(
+            (
+                *direction,
+                *rows(y, layout.batch_first, n * output_size),
+                address(saved, n * slab),
+                ends[0].data_ptr(),
+                ends[1].data_ptr() if len(ends) > 1 else 0,
+            )
         )
-        for n, direction in enumerate(layout.directions)
-    )
-    core.module.forward(layout.choice, layout.layer, directions)
-    return (y, *ends), saved
+    core.module.forward(layout.choice, layout.layer, tuple(directions))
+    return tuple(results), saved
 
 
+def _size_to_save(layout: Layout) -> int:
+    """Numbers to save for each row and step of one direction, as many for all directions."""
+    call = layout.calls[0]
+    keeps = [other.zoneout.keep[0] for other in layout.calls if other.zoneout is not None]
+    zoned = any(isinstance(keep, Tensor) or keep != 0 for keep in keeps)
+    rebuild = call.recompute == "gates"
+    return saved_size(call.cell, layout.x.dtype, zoned, rebuild, layout.choice.level)
+
+
+# As long as the process lives: a level is a fact about the machine.
+@lru_cache(maxsize=256)
 def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level: str) -> int:
     """Numbers that `run_forward` saves for each row and step of one direction."""
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
@@ -231,11 +284,6 @@ def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level
     layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *options, *NO_ROWS, 0, *NO_ROWS)
     direction = (False, *(0,) * 8, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
     return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
-
-
-def _unsaved(layout: Layout) -> tuple[tuple[float, ...], ...]:
-    """The directions without places for results: enough to ask for sizes."""
-    return tuple((*direction, *NO_ROWS, 0, 0, 0) for direction in layout.directions)
 
 
 def run_backward(
@@ -246,7 +294,7 @@ def run_backward(
     d_results: SequenceOf[Tensor | None],
 ) -> list[Tensor | None]:
     """Gradients of x and of the tensors of every call, None where not wanted."""
-    calls, output_size = layout.calls, layout.sizes[2]
+    calls, output_size, batch_first = layout.calls, layout.sizes[2], layout.batch_first
     y, saved = core.dense_rows(y), core.stored(saved).contiguous()
     d_y = None if d_results[0] is None else core.dense_rows(d_results[0])
     d_ends = [None if d is None else core.stored(d).contiguous() for d in d_results[1:]]
@@ -256,22 +304,20 @@ def run_backward(
         torch.empty_like(t) if want else None
         for t, want in zip(layout.tensors, wanted[1:], strict=True)
     ]
-    rest = iter(d_tensors)
+    d_addresses = layout.placed([address(d) for d in d_tensors])
     directions = []
-    for n, (call, direction) in enumerate(zip(calls, layout.directions, strict=True)):
-        params = {core_name(call.cell, name): address(next(rest)) for name in call.params}
-        starts = [address(next(rest)) for _ in call.state or ()] + [0, 0]
-        ends = [address(end) for end in d_ends[n * parts : (n + 1) * parts]] + [0]
+    for n, direction in enumerate(layout.directions):
+        ends = d_ends[n * parts : (n + 1) * parts]
         directions.append(
             (
                 *direction,
-                *layout.rows(y, n * output_size),
-                saved[n].data_ptr(),
-                *layout.rows(d_y, n * output_size),
-                *ends[:2],
-                *layout.rows(d_x[n]),
-                *(params.get(name, 0) for name in PARAMETERS),
-                *starts[:2],
+                *rows(y, batch_first, n * output_size),
+                address(saved, n * saved.shape[1]),
+                *rows(d_y, batch_first, n * output_size),
+                address(ends[0]),
+                address(ends[1]) if parts > 1 else 0,
+                *rows(d_x[n], batch_first),
+                *d_addresses[n],
             )
         )
     core.module.backward(layout.choice, layout.layer, tuple(directions))
@@ -281,8 +327,9 @@ def run_backward(
     return [found[0] if found else None, *d_tensors]
 
 
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def address(tensor: Tensor | None, offset: int = 0) -> int:
+    """Address of the element `offset` of a contiguous tensor, 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
 
 
 def rows(tensor: Tensor | None, batch_first: bool, offset: int = 0) -> tuple[int, int, int]:

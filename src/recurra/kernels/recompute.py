@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -52,7 +51,7 @@ def run_in_segments(sequence: Sequence, count: int, run: Run) -> tuple[Tensor, S
     state = sequence.state
     if state is None:
         state = sequence.cell.initial_state(sequence.batch, sequence.params)
-    cut = _Cut(replace(sequence, recompute=None, state=state), count, run)
+    cut = _Cut(sequence._replace(recompute=None, state=state), count, run)
     output, *final = _Segments.apply(cut, sequence.x, *state, *sequence.params.values())  # type: ignore[no-untyped-call]
     return output, sequence.cell.make_state(*final)
 
@@ -70,7 +69,7 @@ class _Cut(NamedTuple):
         parts = len(sequence.cell.state_sizes())
         state = sequence.cell.make_state(*tensors[:parts])
         params = dict(zip(sequence.params, tensors[parts:], strict=True))
-        return replace(sequence, x=x, state=state, params=params)
+        return sequence._replace(x=x, state=state, params=params)
 
     def pieces(self) -> list[tuple[int, int]]:
         """Where each piece begins and ends, in the order of processing."""
@@ -135,7 +134,7 @@ def _way_back(
         def run(inputs: list[Any], piece: Sequence = piece) -> list[Tensor]:
             state = piece.cell.make_state(*inputs[1 : 1 + parts])
             params = dict(zip(piece.params, inputs[1 + parts :], strict=True))
-            output, final = cut.run(replace(piece, x=inputs[0], state=state, params=params))
+            output, final = cut.run(piece._replace(x=inputs[0], state=state, params=params))
             return [output, *final]
 
         assert piece.state is not None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ def active() -> Recorder | None:
 
 def _without_weights(sequence: Sequence) -> Sequence:
     params = {name: value.detach() for name, value in sequence.params.items()}
-    return replace(sequence, params=params)
+    return sequence._replace(params=params)
 
 
 def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -85,8 +85,7 @@ class Features(NamedTuple):
     plain: bool = True  # see core.are_plain; compiled calls are taken to be
 
 
-@dataclass(frozen=True, eq=False)
-class Sequence:
+class Sequence(NamedTuple):
     """One call. x is (B, T, I), or (T, B, I) when batch_first is False; outputs come likewise.
 
     reset is (B, T) bool in either layout; masks.h is (B, output_size), or in the layout of x with
@@ -124,17 +123,18 @@ class Sequence:
     def features(self) -> Features:
         first, second, _ = self.x.shape
         batch, time = (first, second) if self.batch_first else (second, first)
+        # By position: names would cost as much again, at every call of a layer.
         return Features(
             batch,
             time,
-            lengths=self.lengths is not None,
-            reset=self.reset is not None,
-            reverse=self.reverse,
-            masks=self.masks is not None and self.masks.h is not None,
-            zoneout=self.zoneout is not None,
-            clip=self.clip_state_grad is not None,
-            learned_start=self.learned_start,
-            plain=torch.compiler.is_compiling() or core.are_plain(self.tensors()),
+            self.lengths is not None,
+            self.reset is not None,
+            self.reverse,
+            self.masks is not None and self.masks.h is not None,
+            self.zoneout is not None,
+            self.clip_state_grad is not None,
+            self.learned_start,
+            torch.compiler.is_compiling() or core.are_plain(self.tensors()),
         )
 
     def tensors(self) -> list[Tensor]:
@@ -183,8 +183,7 @@ def piece_of(sequence: Sequence, begin: int, end: int, state: SequenceOf[Tensor]
     if zoneout is not None:
         keep = (narrow(part) if isinstance(part, Tensor) else part for part in zoneout.keep)
         zoneout = Zoneout(tuple(keep))
-    return replace(
-        sequence,
+    return sequence._replace(
         x=narrow(sequence.x),
         state=sequence.cell.make_state(*state),
         lengths=lengths,

@@ -293,7 +293,11 @@ class Recurrent(nn.Module):
         return self.residual and cell.input_size == self._width(cell)
 
     def _params(self, names: Names) -> Params:
-        return {name: self._read(full) for name, full in names}
+        held = self._parameters
+        try:
+            return {name: held[full] for name, full in names}  # type: ignore[misc]
+        except KeyError:
+            return {name: self._read(full) for name, full in names}
 
     def _read(self, full: str) -> Tensor:
         """A parameter as it is now; the plain case is looked up without nn.Module's detours."""
@@ -329,7 +333,8 @@ class Recurrent(nn.Module):
                 lengths = lengths.unsqueeze(0)
             if isinstance(reset, Tensor) and reset.dim() == 1:
                 reset = reset.unsqueeze(0)
-        batch, time = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+        first, second, _ = x.shape
+        batch, time = (first, second) if batch_first else (second, first)
         checked = None if lengths is None else check_lengths(lengths, batch, time, x.device, who)
         if reset is not None:
             reset = check_reset(reset, batch, time, x.device, who)
@@ -399,7 +404,7 @@ class Recurrent(nn.Module):
             else:
                 x, states = recorder.run(self, layer, calls, self.backend)
             finals += states
-            if self._is_residual(cell):
+            if self.residual and self._is_residual(cell):
                 x = x + _real(before, lengths, batch_first)
         return x, finals
 

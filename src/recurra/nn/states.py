@@ -65,6 +65,11 @@ class Layout:
 
     def join(self, finals: list[State], batched: bool) -> Any:
         """The final states as the user gets them."""
+        if len(finals) == 1 and batched and not self.listed:
+            (state,) = finals
+            # stack copies: what a backend hands out may be part of its output, or the start.
+            alone = tuple([torch.stack((part,)) for part in state])
+            return alone[0] if len(alone) == 1 else alone
         joined: list[Any] = []
         for column in zip(*finals, strict=True):
             rows = column if batched else tuple(row.squeeze(0) for row in column)
