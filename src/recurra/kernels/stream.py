@@ -8,17 +8,13 @@ been rounded to them.
 
 from __future__ import annotations
 
-import weakref
-import zlib
 from collections.abc import Sequence as SequenceOf
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurra.cells.cell import Cell, Params
 from recurra.cells.lstm import LSTM
-from recurra.errors import ArgumentError
 from recurra.kernels import core, cpu
 from recurra.kernels.layout import PARAMETERS, core_name, kind_of, time_step
 from recurra.kernels.sequence import Features
@@ -44,8 +40,7 @@ class CoreStream:
     """The cells one after another, each over the outputs of the one before.
 
     state holds for every cell its parts, (batch, size) each; they are read and written in place.
-    keep is the zoneout expectation of every part of the state. `copy.deepcopy` packs the same
-    parameters once more, and copies the state.
+    keep is the zoneout expectation of every part of the state.
     Raises: ShapeError for parameters that do not go with their cell and with one another.
     """
 
@@ -59,8 +54,6 @@ class CoreStream:
         keep: SequenceOf[SequenceOf[float]],
     ) -> None:
         like = next(iter(params[0].values()))
-        self._sources = _Sources(params)
-        self._made_of = list(cells), batch, weights, threads, list(keep)
         cells, params = _plain(cells, params)
         for cell, own in zip(cells, params, strict=True):
             for name, shape in cell.parameter_shapes().items():
@@ -101,45 +94,6 @@ class CoreStream:
         y_batch, y_time, _ = y.stride()
         time = x.shape[1]
         self._push(x.data_ptr(), x_batch, x_time, y.data_ptr(), y_batch, y_time, time)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CoreStream:
-        cells, batch, weights, threads, keep = self._made_of
-        twin = CoreStream(cells, self._sources.read(), batch, weights, threads, keep)
-        for ours, parts in zip(twin.state, self.state, strict=True):
-            for part, value in zip(ours, parts, strict=True):
-                part.copy_(value)
-        return twin
-
-
-class _Sources:
-    """The parameters that weights were packed from: remembered and recognised, but not kept."""
-
-    def __init__(self, params: SequenceOf[Params]) -> None:
-        self._seen = [
-            {name: (weakref.ref(value), _checksum(value)) for name, value in own.items()}
-            for own in params
-        ]
-
-    def read(self) -> list[Params]:
-        """They again. Raises: ArgumentError when they are gone or hold other numbers."""
-        return [{name: self._same(name, *seen) for name, seen in own.items()} for own in self._seen]
-
-    def _same(self, name: str, source: weakref.ref[Tensor], checksum: int) -> Tensor:
-        value = source()
-        if value is None or _checksum(value) != checksum:
-            what = "is gone" if value is None else "has changed"
-            raise ArgumentError(
-                f"a stream holds its weights packed, and is copied by packing them anew, but the "
-                f"layer's {name} {what} since the stream was made. Make the second stream by "
-                "layer.stream(batch_size), together with the first or from a layer with the same "
-                "state_dict, and let it restore(stream.state)."
-            )
-        return value
-
-
-def _checksum(value: Tensor) -> int:
-    """Of the numbers and their dtype: the bytes, read in order."""
-    return zlib.crc32(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def _plain(cells: SequenceOf[Cell], params: SequenceOf[Params]) -> tuple[list[Cell], list[Params]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence as SequenceOf
 from typing import Any, NoReturn
 
@@ -27,9 +26,8 @@ class Stream:
     run by the reference, see `backend`). No gradient is recorded. Threads that push into one stream
     at the same time wait for each other; `state`, `reset` and `restore` do not.
 
-    `copy.deepcopy` gives an independent stream with the same weights and state, as long as the
-    layer's parameters are those that the stream was made of, or, on the reference, always. Streams
-    are not pickled: keep `layer.state_dict()` and `state`.
+    Streams are neither copied nor pickled: make a second one, `layer.stream(batch_size)`, and let
+    it `restore(stream.state)`.
 
     Shapes: x_t (batch_size, input_size) and outputs (batch_size, output_size); chunks in the
     layer's layout. batch_size None: no batch axis anywhere.
@@ -177,26 +175,11 @@ class Stream:
                     part.copy_(value)
         return None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
-        twin = object.__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update(self.__dict__)  # none of it is written to, but for these two
-        with torch.inference_mode(False), torch.no_grad():
-            twin._engine = copy.deepcopy(self._engine, memo)
-        twin._push = twin._engine.push
-        return twin
-
-    def __copy__(self) -> NoReturn:
-        raise ArgumentError(
-            f"{self._who} stream: a shallow copy would share the state with this stream. Use "
-            "copy.deepcopy(stream)."
-        )
-
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ArgumentError(
-            f"{self._who} stream: a stream cannot be pickled; its weights are packed for this "
-            "machine. Keep layer.state_dict() and stream.state, and where it is to go on, "
-            "make layer.stream(batch_size) and let it restore(state)."
+            f"{self._who} stream: a stream is neither copied nor pickled; its weights lie packed "
+            "for this machine. Make another, layer.stream(batch_size), and let it "
+            "restore(stream.state); to keep it, save layer.state_dict() and stream.state."
         )
 
     def __repr__(self) -> str:
