@@ -171,6 +171,7 @@ ACCURATE = [
     (3, 41, 5, 13, 1),
     (1, 100, 1, 1, 1),
     (7, 7, 33, 31, 3),
+    (5, 4, 7, 523, 1),  # recurrent weights beyond the second cache, of every cell
 ]
 
 

@@ -136,9 +136,9 @@ print(torch.equal(work()[0], expected[0]))
 def test_the_number_of_threads_is_torchs_and_fits_the_work(monkeypatch) -> None:
     asked = []
 
-    def outline(x: torch.Tensor, threads: int) -> tuple[int, int, int]:
+    def outline(x: torch.Tensor, threads: int, hidden: int = 16) -> tuple[int, int, int]:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-        nn.GRU(8, 16)(x)
+        nn.GRU(8, hidden)(x)
         return _core.outline(*asked[-1])
 
     monkeypatch.setattr(core, "module", Recording(asked))
@@ -146,6 +146,9 @@ def test_the_number_of_threads_is_torchs_and_fits_the_work(monkeypatch) -> None:
     assert outline(torch.zeros(1, 16, 8), 2) == (1, 1, 1)
     if _core.threads_allowed() > 1:
         assert outline(torch.zeros(400, 16, 8), 2) == (2, 2, 1)
+        # Weights of 2 MB are shared by a team; slices would each read all of them.
+        assert outline(torch.zeros(3, 16, 8), 2, hidden=400) == (2, 2, 1)
+        assert outline(torch.zeros(3, 16, 8), 2, hidden=420) == (2, 1, 2)
 
 
 class Recording:
