@@ -1,10 +1,30 @@
-// sigmoid and tanh on vectors. Largest absolute error in float32, against float64, over all floats:
-// see tests/kernels/test_activations.py. NaN stays NaN; infinities give the limits.
+// sigmoid, tanh, log sigmoid and a capped exponential on vectors. Largest error in float32, against
+// float64, over all floats: see tests/kernels/test_activations.py. NaN stays NaN; infinities give the
+// limits.
 #pragma once
 
 #include "simd.h"
 
 namespace recurra::RECURRA_LEVEL {
+
+// log sigmoid(x), and its slope sigmoid(-x).
+template <class T>
+struct LogSigmoid {
+  Vec<T> value, slope;
+};
+
+// The same of one number.
+template <class T>
+RECURRA_INLINE void log_sigmoid_of(T x, T& value, T& slope) {
+  const T u = std::exp(x < 0 ? x : -x);
+  value = (x < 0 ? x : T(0)) - std::log1p(u);
+  slope = (x < 0 ? 1 : u) / (1 + u);
+}
+
+template <class T>
+RECURRA_INLINE T exp_capped_of(T x) {
+  return std::exp(x > 0 ? T(0) : x);
+}
 
 #if defined(RECURRA_LEVEL_SCALAR)
 
@@ -20,6 +40,19 @@ RECURRA_INLINE Vec<T> tanh(Vec<T> x) {
   return x;
 }
 
+template <class T>
+RECURRA_INLINE Vec<T> exp_capped(Vec<T> x) {
+  for (int n = 0; n < lanes<T>; ++n) x.lane[n] = exp_capped_of(x.lane[n]);
+  return x;
+}
+
+template <class T>
+RECURRA_INLINE LogSigmoid<T> log_sigmoid(const Vec<T>& x) {
+  LogSigmoid<T> result;
+  for (int n = 0; n < lanes<T>; ++n) log_sigmoid_of(x.lane[n], result.value.lane[n], result.slope.lane[n]);
+  return result;
+}
+
 #else
 
 // double is for checks of gradients: exact, not fast.
@@ -31,6 +64,23 @@ RECURRA_INLINE Vec<double> sigmoid(Vec<double> x) {
 RECURRA_INLINE Vec<double> tanh(Vec<double> x) {
   for (int n = 0; n < lanes<double>; ++n) x[n] = std::tanh(x[n]);
   return x;
+}
+
+// e^min(x, 0)
+RECURRA_INLINE Vec<double> exp_capped(Vec<double> x) {
+  for (int n = 0; n < lanes<double>; ++n) x[n] = exp_capped_of(x[n]);
+  return x;
+}
+
+RECURRA_INLINE LogSigmoid<double> log_sigmoid(Vec<double> x) {
+  LogSigmoid<double> result;
+  for (int n = 0; n < lanes<double>; ++n) {
+    double value, slope;
+    log_sigmoid_of(x[n], value, slope);
+    result.value[n] = value;
+    result.slope[n] = slope;
+  }
+  return result;
 }
 
 typedef std::int32_t IntVec __attribute__((vector_size(vector_bytes)));
@@ -65,6 +115,21 @@ RECURRA_INLINE Vec<float> exp_bounded(Vec<float> x) {
 
 RECURRA_INLINE Vec<float> sigmoid(Vec<float> x) {
   return 1.0F / (1.0F + exp_bounded(-clamp(x, -87.0F, 87.0F)));
+}
+
+RECURRA_INLINE Vec<float> exp_capped(Vec<float> x) { return exp_bounded(clamp(x, -87.0F, 0.0F)); }
+
+// min(x, 0) - log(1 + u) with u = e^-|x|. The logarithm is 2 artanh s with s = u / (2 + u) up to 1/3, a
+// polynomial in s² times s: its relative error is small too, for sums over thousands of steps.
+RECURRA_INLINE LogSigmoid<float> log_sigmoid(Vec<float> x) {
+  const Vec<float> zero{}, one = broadcast(1.0F);
+  const Vec<float> u = exp_capped(x < zero ? x : -x), s = u / (2.0F + u), square = s * s;
+  Vec<float> p = broadcast(0.2817833423614502F);
+  p = fma(p, square, broadcast(0.27960604429244995F));
+  p = fma(p, square, broadcast(0.40024909377098083F));
+  p = fma(p, square, broadcast(0.6666631698608398F));
+  p = fma(p, square, broadcast(2.0F));
+  return {fma(-s, p, x < zero ? x : zero), (x < zero ? one : u) / (one + u)};
 }
 
 // An odd rational function of degree 13 over 6; beyond the bounds it stays at ±(1 - 2.4e-7).

@@ -30,7 +30,7 @@ class Backward {
         zeros_(work.zeros),
         ring_rows_(work.ring_rows),
         saved_stride_(saved_size<Cell>(layer)),
-        c_offset_(layer.rebuild ? 0 : 4 * work.sizes.padded),
+        c_offset_(layer.rebuild ? 0 : c_slot() * work.sizes.padded),
         team_(team),
         forward_(layer, direction, plan, work, which, slice, rank, team) {}
 
@@ -57,7 +57,7 @@ class Backward {
         entries = 0;
       }
       const BackStep<T> now = tables(pass, step, active, entries);
-      if (layer_.rebuild) forward_.rebuild(pass, step, active, h_prev_, c_prev_);
+      if (layer_.rebuild) forward_.rebuild(pass, step, active, h_prev_, c_prev_, now.c_stride);
       Cell::backward(now);
       if (layer_.clip != 0) clip(active);
       reset(pass, step, active);
@@ -68,6 +68,12 @@ class Backward {
   }
 
  private:
+  // Of c in what forward saves.
+  static constexpr int c_slot() {
+    if constexpr (Cell::parts > 0) return Cell::c_slot;
+    else return 0;
+  }
+
   void clear(T* sums, index count) const {
     if (!sums) return;
     const Range range = team_.share(count);
@@ -78,7 +84,7 @@ class Backward {
     const Range range = team_.share(pass.rows);
     for (index r = range.begin; r < range.end; ++r) {
       copy_row(buffers_.d_h + r * sizes_.state, direction_.d_h_n, pass.row[r], sizes_.output, sizes_.state);
-      if (Cell::has_c) copy_row(buffers_.d_c + r * sizes_.padded, direction_.d_c_n, pass.row[r], sizes_.hidden, sizes_.padded);
+      copy_carried_in<Cell>(buffers_.d_c + r * sizes_.carried, direction_.d_c_n, pass.row[r], sizes_);
     }
     team_.wait();
   }
@@ -89,8 +95,7 @@ class Backward {
       const index row = pass.row[r];
       if (direction_.d_h_0)
         copy(static_cast<T*>(direction_.d_h_0) + row * sizes_.output, buffers_.d_h + r * sizes_.state, sizes_.output);
-      if (Cell::has_c && direction_.d_c_0)
-        copy(static_cast<T*>(direction_.d_c_0) + row * sizes_.hidden, buffers_.d_c + r * sizes_.padded, sizes_.hidden);
+      if (direction_.d_c_0) copy_carried_out<Cell>(direction_.d_c_0, row, buffers_.d_c + r * sizes_.carried, sizes_);
     }
     team_.wait();
   }
@@ -104,7 +109,8 @@ class Backward {
     const Range range = team_.share(active);
     for (index r = range.begin; r < range.end; ++r) {
       cut(buffers_.d_h + r * sizes_.state, sizes_.output);
-      if (Cell::has_c) cut(buffers_.d_c + r * sizes_.padded, sizes_.hidden);
+      for (int part = 0; part < Cell::parts; ++part)
+        cut(buffers_.d_c + r * sizes_.carried + part * sizes_.padded, sizes_.hidden);
     }
     team_.wait();
   }
@@ -118,7 +124,7 @@ class Backward {
       any = true;
       if (team_.rank != 0) continue;
       fill(buffers_.d_h + r * sizes_.state, sizes_.state, T(0));
-      if (Cell::has_c) fill(buffers_.d_c + r * sizes_.padded, sizes_.padded, T(0));
+      if (Cell::parts) fill(buffers_.d_c + r * sizes_.carried, sizes_.carried, T(0));
     }
     if (any) team_.wait();
   }
@@ -142,10 +148,10 @@ class Backward {
         h_prev_[r] = c_prev_[r] = zeros_;
       } else if (step == 0) {
         h_prev_[r] = d.h_0 ? static_cast<const T*>(d.h_0) + row * sizes_.output : zeros_;
-        c_prev_[r] = d.c_0 ? static_cast<const T*>(d.c_0) + row * sizes_.hidden : zeros_;
+        c_prev_[r] = d.c_0 ? static_cast<const T*>(d.c_0) + row * Cell::parts * sizes_.hidden : zeros_;
       } else {
         h_prev_[r] = at<T>(d.y, row, time_of(d, length, step - 1));
-        if (Cell::has_c) c_prev_[r] = saved(row, step - 1) + c_offset_;
+        if (Cell::parts) c_prev_[r] = saved(row, step - 1) + c_offset_;
       }
       scratch_.x[entry + r] = at<T>(layer_.x, row, time);
       scratch_.h[entry + r] = h_prev_[r];
@@ -166,7 +172,9 @@ class Backward {
     now.zone_h = d.zone_h.data ? zone_h_ : nullptr;
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
-    now.keep_c = static_cast<T>(d.keep_c);
+    for (int part = 0; part < most_parts; ++part) now.keep_c[part] = static_cast<T>(d.keep_c[part]);
+    now.zones_c = zones_c<T>(d);
+    now.c_stride = step == 0 ? sizes_.hidden : sizes_.padded;
     now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
     now.dt = static_cast<T>(layer_.dt);
     if (step > 0) {

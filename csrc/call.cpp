@@ -52,7 +52,9 @@ thread_local Memory memory;
 index gates_of(CellKind cell) {
   switch (cell) {
     case CellKind::lstm:
-    case CellKind::lem: return 4;
+    case CellKind::lem:
+    case CellKind::slstm_sigmoid:
+    case CellKind::slstm_exp: return 4;
     case CellKind::gru:
     case CellKind::gru_reset_before: return 3;
     default: return 1;

@@ -13,7 +13,13 @@ namespace recurra {
 
 using index = std::ptrdiff_t;
 
-enum class CellKind : int { elman_tanh, elman_relu, lstm, gru, gru_reset_before, ind_rnn_relu, ind_rnn_tanh, lem };
+enum class CellKind : int {
+  elman_tanh, elman_relu, lstm, gru, gru_reset_before, ind_rnn_relu, ind_rnn_tanh, lem, slstm_sigmoid, slstm_exp
+};
+
+// Parts of a state beside h, at most: c of LSTM, z of LEM; c, n and m of sLSTM. They lie side by side in
+// c_0, c_n and zone_c.
+inline constexpr int most_parts = 3;
 
 // Rows of features, one for each batch element and time step.
 template <class T>
@@ -33,16 +39,16 @@ struct Direction {
   const void* weight_hr = nullptr;  // (output, hidden): of LSTM with projection, of LEM for z
   const void* weight_diagonal = nullptr;  // (hidden) of IndRNN; (3 * hidden) of an LSTM's peepholes, i f o
   const void* h_0 = nullptr;        // (batch, output)
-  const void* c_0 = nullptr;        // (batch, hidden)
+  const void* c_0 = nullptr;        // (batch, parts * hidden)
   Rows<const void> mask;            // on h before the recurrent product
   Rows<const void> zone_h;          // 1 keeps the old value, 0 takes the new one
   Rows<const void> zone_c;
   double keep_h = 0;  // the same as one number for all, where there are no rows
-  double keep_c = 0;
+  double keep_c[most_parts] = {};
 
   Rows<void> y;
   void* h_n = nullptr;
-  void* c_n = nullptr;
+  void* c_n = nullptr;              // as c_0
   void* saved = nullptr;  // (time, batch, saved_size), by step; null when nothing is to be saved
 
   Rows<const void> d_y;
@@ -68,7 +74,7 @@ struct Layer {
   index input = 0;
   index hidden = 0;
   index output = 0;  // hidden, or the size of the projection
-  bool rebuild = false;  // save c alone, and compute the gates again on the way back
+  bool rebuild = false;  // save c's parts alone, and compute the gates again on the way back
   double clip = 0;       // the gradient at each step's incoming state is cut off at ±clip; 0: it is not
   double dt = 0;         // of LEM
   Rows<const void> x;

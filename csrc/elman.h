@@ -21,7 +21,7 @@ struct Elman {
   static constexpr int ring_slots = 1;
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = -1;
-  static constexpr bool has_c = false;
+  static constexpr int parts = 0;
   static constexpr int diagonals = 0;
   static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;

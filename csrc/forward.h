@@ -44,7 +44,7 @@ class Forward {
       now.h_in = mask(pass, step, active, h);
       now.h_next = h_next;
       Cell::forward(now);
-      if (Cell::has_c && layer_.rebuild && direction_.saved) save_c(pass, step, active);
+      if (Cell::parts && layer_.rebuild && direction_.saved) save_c(pass, step, active);
       team_.wait();
       T* const old = h;
       h = h_next;
@@ -57,11 +57,14 @@ class Forward {
 
   // On the way back, step after step from the last one on: what Cell::forward saves of a step, in the
   // slice's `rebuilt`, from the states before it.
-  void rebuild(const Pass& pass, index step, index active, const T* const* h_prev, const T* const* c_prev) {
+  void rebuild(const Pass& pass, index step, index active, const T* const* h_prev, const T* const* c_prev,
+               index c_stride) {
     const Range range = team_.share(active);
     for (index r = range.begin; r < range.end; ++r) {
       copy_row(buffers_.h + r * sizes_.state, h_prev[r], 0, sizes_.output, sizes_.state);
-      if (Cell::has_c) copy_row(buffers_.c + r * sizes_.padded, c_prev[r], 0, sizes_.hidden, sizes_.padded);
+      for (int part = 0; part < Cell::parts; ++part)
+        copy_row(buffers_.c + r * sizes_.carried + part * sizes_.padded, c_prev[r] + part * c_stride, 0, sizes_.hidden,
+                 sizes_.padded);
     }
     team_.wait();
     if (entries_ && step <= chunk_end_) {
@@ -92,7 +95,7 @@ class Forward {
     const Range range = team_.share(pass.rows);
     for (index r = range.begin; r < range.end; ++r) {
       copy_row(h + r * sizes_.state, direction_.h_0, pass.row[r], sizes_.output, sizes_.state);
-      if (Cell::has_c) copy_row(buffers_.c + r * sizes_.padded, direction_.c_0, pass.row[r], sizes_.hidden, sizes_.padded);
+      copy_carried_in<Cell>(buffers_.c + r * sizes_.carried, direction_.c_0, pass.row[r], sizes_);
     }
     team_.wait();
   }
@@ -103,8 +106,7 @@ class Forward {
     for (index r = from; r < to; ++r) {
       const index row = pass.row[r];
       copy(static_cast<T*>(direction_.h_n) + row * sizes_.output, h + r * sizes_.state, sizes_.output);
-      if (Cell::has_c)
-        copy(static_cast<T*>(direction_.c_n) + row * sizes_.hidden, buffers_.c + r * sizes_.padded, sizes_.hidden);
+      copy_carried_out<Cell>(direction_.c_n, row, buffers_.c + r * sizes_.carried, sizes_);
     }
   }
 
@@ -112,9 +114,11 @@ class Forward {
   void save_c(const Pass& pass, index step, index active) const {
     const Range panels = team_.share(sizes_.panels);
     const index from = panels.begin * Cell::panel_units, count = panels.end * Cell::panel_units - from;
-    for (index r = 0; r < active; ++r)
-      copy(static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_ + from,
-           buffers_.c + r * sizes_.padded + from, count);
+    for (index r = 0; r < active; ++r) {
+      T* const to = static_cast<T*>(direction_.saved) + (step * sizes_.batch + pass.row[r]) * saved_stride_ + from;
+      for (int part = 0; part < Cell::parts; ++part)
+        copy(to + part * sizes_.padded, buffers_.c + r * sizes_.carried + part * sizes_.padded + from, count);
+    }
   }
 
   // Bias and input part of the gates of the steps from `step` to before `end`, as many as the chunk
@@ -158,7 +162,7 @@ class Forward {
       any = true;
       if (team_.rank != 0) continue;
       fill(h + r * sizes_.state, sizes_.state, T(0));
-      if (Cell::has_c) fill(buffers_.c + r * sizes_.padded, sizes_.padded, T(0));
+      if (Cell::parts) fill(buffers_.c + r * sizes_.carried, sizes_.carried, T(0));
     }
     if (any) team_.wait();
   }
@@ -202,7 +206,8 @@ class Forward {
     now.zone_h = d.zone_h.data ? zone_h_ : nullptr;
     now.zone_c = d.zone_c.data ? zone_c_ : nullptr;
     now.keep_h = static_cast<T>(d.keep_h);
-    now.keep_c = static_cast<T>(d.keep_c);
+    for (int part = 0; part < most_parts; ++part) now.keep_c[part] = static_cast<T>(d.keep_c[part]);
+    now.zones_c = zones_c<T>(d);
     now.diagonal = d.weight_diagonal ? packed_.diagonal : nullptr;
     now.dt = static_cast<T>(layer_.dt);
     now.x_parts = scratch_.x_parts;

@@ -23,7 +23,7 @@ struct Gru {
   static constexpr int ring_slots = 4;
   static constexpr int first_x_slot = 1;
   static constexpr int late_slot = -1;
-  static constexpr bool has_c = false;
+  static constexpr int parts = 0;
   static constexpr int diagonals = 0;
   static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;
@@ -145,7 +145,7 @@ struct GruResetBefore {
   static constexpr int ring_slots = 3;
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = 2;  // whose product has another input
-  static constexpr bool has_c = false;
+  static constexpr int parts = 0;
   static constexpr int diagonals = 0;
   static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = false;  // n starts in the second product of a step

@@ -22,7 +22,8 @@ struct Lem {
   static constexpr int ring_slots = 4;
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = 3;
-  static constexpr bool has_c = true;
+  static constexpr int parts = 1;
+  static constexpr int c_slot = 4;
   static constexpr int diagonals = 0;
   static constexpr bool late_is_hr = true;
   static constexpr bool can_fuse = false;  // the last slot starts in the second product of a step
@@ -103,7 +104,7 @@ struct Lem {
       T* const cell = step.c + (row + r) * s.padded + unit;
       const Vec<T> before = load(cell), stepped = fma(fast, n - before, before);
       Vec<T> z = stepped;
-      if (step.has_zone_c()) z = step.zoned(step.zone_c, step.keep_c, row + r, unit, count, before, stepped);
+      if (step.has_zone_c()) z = step.zoned_c(0, row + r, unit, count, before, stepped);
       store(cell, z);
       store(step.hidden_buffer + (row + r) * s.padded + unit, t);
       store(step.late_input + (row + r) * s.state + unit, stepped);
@@ -165,7 +166,7 @@ struct Lem {
             const Vec<T> fast = load(saved), n = load(saved + 2 * s.padded);
             const Vec<T> before = load_first(step.c_prev[row + r] + unit, count);
             T* const cell = step.d_c + (row + r) * s.padded + unit;
-            const auto [kept, arriving] = step.split_c(row + r, unit, count, load(cell));
+            const auto [kept, arriving] = step.split_c(0, row + r, unit, count, load(cell));
             const Vec<T> d_z = arriving + acc[r][v];
             T* const ring = step.ring + (row + r) * step.ring_size + unit;
             store(ring, d_z * (n - before) * fast * (one - fast * rate));

@@ -10,6 +10,7 @@
 #include "linear.h"
 #include "lstm.h"
 #include "scan.h"
+#include "slstm.h"
 
 namespace recurra::RECURRA_LEVEL {
 
@@ -26,6 +27,8 @@ auto with_cell(const Layer& layer, const Body& body) {
     case CellKind::ind_rnn_relu: return body(IndRnn<T, true>{});
     case CellKind::ind_rnn_tanh: return body(IndRnn<T, false>{});
     case CellKind::lem: return body(Lem<T>{});
+    case CellKind::slstm_sigmoid: return body(Slstm<T, false>{});
+    case CellKind::slstm_exp: return body(Slstm<T, true>{});
     case CellKind::lstm: break;
   }
   return layer.output == layer.hidden ? body(Lstm<T, false>{}) : body(Lstm<T, true>{});

@@ -21,7 +21,8 @@ struct Lstm {
   static constexpr int ring_slots = 4;
   static constexpr int first_x_slot = 0;
   static constexpr int late_slot = -1;
-  static constexpr bool has_c = true;
+  static constexpr int parts = 1;
+  static constexpr int c_slot = 4;
   static constexpr int diagonals = 3;
   static constexpr bool late_is_hr = false;
   static constexpr bool can_fuse = true;
@@ -118,7 +119,7 @@ struct Lstm {
       const Vec<T> o = sigmoid(acc[r][3]);
       const Vec<T> m = o * tanh(stepped);
       Vec<T> c = stepped;
-      if (step.has_zone_c()) c = step.zoned(step.zone_c, step.keep_c, row + r, unit, count, before, stepped);
+      if (step.has_zone_c()) c = step.zoned_c(0, row + r, unit, count, before, stepped);
       store(cell, c);
       if (step.saved) {
         T* const to = step.saved[row + r] + unit;
@@ -161,7 +162,7 @@ struct Lstm {
           d_m = d_h;
         }
         T* const cell = step.d_c + row * s.padded + unit;
-        const auto [kept, arriving] = step.split_c(row, unit, count, load(cell));
+        const auto [kept, arriving] = step.split_c(0, row, unit, count, load(cell));
         const Vec<T> d_o = d_m * t * o * (one - o);
         Vec<T> d_c = arriving + d_m * o * (one - t * t);
         if (step.diagonal) d_c = d_c + d_o * load(step.diagonal + 2 * s.padded + unit);

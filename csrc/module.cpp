@@ -59,7 +59,7 @@ void read_weights(Reader& read, Direction& d) {
 }
 
 // Items of a direction and of a scan when they are to go forward; more come with the way back.
-constexpr size_t items_of_direction = 26, items_of_scan = 21;
+constexpr size_t items_of_direction = 28, items_of_scan = 21;
 
 Direction read_direction(nb::tuple items) {
   Reader read(items);
@@ -70,7 +70,7 @@ Direction read_direction(nb::tuple items) {
   d.zone_h = read.rows<const void>();
   d.zone_c = read.rows<const void>();
   d.keep_h = read.real();
-  d.keep_c = read.real();
+  for (double& keep : d.keep_c) keep = read.real();
   d.y = read.rows<void>();
   d.saved = read.address<void>();
   if (nb::len(items) == items_of_direction) {
@@ -180,7 +180,7 @@ std::vector<std::string> supported_levels() {
 }
 
 // A layer's sizes and parameters: (cell, is_double, input, hidden, output, dt, weight_ih, weight_hh,
-// bias_ih, bias_hh, weight_hr, weight_diagonal, h, c, keep_h, keep_c).
+// bias_ih, bias_hh, weight_hr, weight_diagonal, h, c, keep_h, keep_c of every part).
 Layer read_stream_layer(nb::tuple items) {
   Reader read(items);
   Layer layer;
@@ -193,7 +193,7 @@ Layer read_stream_layer(nb::tuple items) {
   Direction& d = layer.direction[0];
   read_weights(read, d);
   d.keep_h = read.real();
-  d.keep_c = read.real();
+  for (double& keep : d.keep_c) keep = read.real();
   return layer;
 }
 

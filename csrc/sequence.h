@@ -1,9 +1,10 @@
 // The driver of all recurrences: time, lengths, resets, directions, slices of the batch, chunks of
 // input projection and of weight gradients. What one step of a cell computes is in lstm.h, gru.h and
-// elman.h, which fill in the template parameter Cell.
+// their like, which fill in the template parameter Cell.
 //
 // Order of memory
-//   h, c, carries   (rows of the pass, padded size): compact, whatever the strides of the caller
+//   h, c, carries   (rows of the pass, padded size): compact, whatever the strides of the caller;
+//                   c has the Cell::parts of the state beside h, one after another
 //   saved           (step, batch, slots, padded hidden): what Cell::forward keeps for backward
 //   ring            (entry, slots, padded hidden): gradients of gates of the steps since the last flush
 //   An entry is one row at one step; entries of a step are consecutive, in the order of rows.
@@ -28,6 +29,7 @@ struct Sizes {
   index batch, time, input, hidden, output;
   index padded;       // hidden, rounded up to whole panels
   index state;        // row length of h buffers and of d_h
+  index carried;      // row length of c buffers and of d_c: Cell::parts * padded
   index panel_width;  // of the gates' panels, all slots together
   index panels;       // of the gates
   index projected;    // row length of a projected input: panels * panel_width
@@ -82,7 +84,8 @@ struct Step {
   T* const* saved;
   const T* const* zone_h;
   const T* const* zone_c;
-  T keep_h, keep_c;
+  T keep_h, keep_c[most_parts];
+  bool zones_c;         // whether any part of c has zoneout
   const T* diagonal;    // (Cell::diagonals, padded hidden), or null
   T dt;
   T* x_parts;           // of one tile, while its product with h is summed
@@ -111,12 +114,15 @@ struct Step {
   static constexpr int most_rows = tile_rows<T, N> < Storage::most_rows ? tile_rows<T, N> : Storage::most_rows;
 
   RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
-  RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
+  RECURRA_INLINE bool has_zone_c() const { return zones_c; }
 
   RECURRA_INLINE Vec<T> zoned(const T* const* zone, T keep, index row, index unit, index count, Vec<T> old,
                               Vec<T> stepped) const {
     const Vec<T> k = zone ? load_first(zone[row] + unit, count) : broadcast(keep);
     return k * old + (broadcast(T(1)) - k) * stepped;
+  }
+  RECURRA_INLINE Vec<T> zoned_c(int which, index row, index unit, index count, Vec<T> old, Vec<T> stepped) const {
+    return zoned(zone_c, keep_c[which], row, which * sizes.hidden + unit, count, old, stepped);
   }
 
   // Asks for the cache lines that the tile after the next one saves to: no cache holds them.
@@ -149,12 +155,14 @@ struct BackStep {
   const T* const* mask;
   const T* const* zone_h;
   const T* const* zone_c;
-  T keep_h, keep_c;
+  T keep_h, keep_c[most_parts];
+  bool zones_c;           // whether any part of c has zoneout
+  index c_stride;         // from one part to the next in c_prev
   const T* diagonal;      // (Cell::diagonals, padded hidden), or null
   T dt;
   T* d_diagonal;          // its gradient's sums
   T* d_h;                 // (rows, state)
-  T* d_c;                 // (rows, padded)
+  T* d_c;                 // (rows, carried)
   T* part;                // (rows, state): scratch
   T* ring;                // this step's first entry
   T* ring_late;           // second input of this step's products: (entry, late row length)
@@ -163,7 +171,7 @@ struct BackStep {
   index to_saved_before, to_d_y_before;  // from this step's to those of the step before, or 0
 
   RECURRA_INLINE bool has_zone_h() const { return zone_h || keep_h != 0; }
-  RECURRA_INLINE bool has_zone_c() const { return zone_c || keep_c != 0; }
+  RECURRA_INLINE bool has_zone_c() const { return zones_c; }
 
   // The gradient at a state after zoneout: the part of the old value, and that of the new one.
   struct Split {
@@ -177,9 +185,9 @@ struct BackStep {
     if (!has_zone_h()) return {broadcast(T(0)), gradient};
     return split(zone_h, keep_h, row, unit, count, gradient);
   }
-  RECURRA_INLINE Split split_c(index row, index unit, index count, Vec<T> gradient) const {
+  RECURRA_INLINE Split split_c(int which, index row, index unit, index count, Vec<T> gradient) const {
     if (!has_zone_c()) return {broadcast(T(0)), gradient};
-    return split(zone_c, keep_c, row, unit, count, gradient);
+    return split(zone_c, keep_c[which], row, which * sizes.hidden + unit, count, gradient);
   }
 
   // Asks for what the row `rows_ahead` further on reads of these units: saved slots and the gradient at
@@ -305,6 +313,26 @@ void copy_row(T* to, const void* from, index row, index size, index padded) {
   fill(to + size, padded - size, T(0));
 }
 
+// One row of c between the caller's array, (rows, Cell::parts * hidden), and a buffer of ours.
+template <class Cell, class T>
+void copy_carried_in(T* to, const void* from, index row, const Sizes& s) {
+  for (int part = 0; part < Cell::parts; ++part)
+    copy_row(to + part * s.padded, from, row * Cell::parts + part, s.hidden, s.padded);
+}
+
+template <class Cell, class T>
+void copy_carried_out(void* to, index row, const T* from, const Sizes& s) {
+  for (int part = 0; part < Cell::parts; ++part)
+    copy(static_cast<T*>(to) + (row * Cell::parts + part) * s.hidden, from + part * s.padded, s.hidden);
+}
+
+template <class T>
+bool zones_c(const Direction& d) {
+  bool any = d.zone_c.data;
+  for (const double keep : d.keep_c) any = any || static_cast<T>(keep) != 0;
+  return any;
+}
+
 // Zeros from a row's last real step on.
 template <class T>
 void clear_padding(const Rows<void>& rows, const Pass& pass, index time, index size, Team team) {
@@ -324,6 +352,7 @@ Sizes sizes_of(const Layer& layer) {
   s.output = layer.output;
   s.padded = round_up(layer.hidden, Cell::panel_units);
   s.state = round_up(layer.output, plain_width<T>);
+  s.carried = Cell::parts * s.padded;
   s.panel_width = Cell::panel_units * Cell::x_slots.count;
   s.panels = s.padded / Cell::panel_units;
   s.projected = s.panels * s.panel_width;
@@ -339,11 +368,12 @@ index step_size(const Layer& layer) {
   return Cell::saved_slots(zone) * sizes_of<Cell>(layer).padded;
 }
 
-// What a call saves of it: all, or c alone, which the way back cannot rebuild as it does the gates.
+// What a call saves of it: all, or the parts of c alone, which the way back cannot rebuild as it does
+// the gates.
 template <class Cell>
 index saved_size(const Layer& layer) {
   if (!layer.rebuild) return step_size<Cell>(layer);
-  return Cell::has_c ? sizes_of<Cell>(layer).padded : 0;
+  return sizes_of<Cell>(layer).carried;
 }
 
 // Panels of a plain matrix with this many columns.

@@ -114,6 +114,21 @@ RECURRA_INLINE Vec<T> where_positive(const Vec<T>& test, const Vec<T>& value) { 
   return result;
 }
 
+template <class T>
+RECURRA_INLINE Vec<T> maximum(const Vec<T>& a, const Vec<T>& b) {  // NaN where either is
+  Vec<T> result;
+  for (int n = 0; n < lanes<T>; ++n)
+    result.lane[n] = a.lane[n] > b.lane[n] || a.lane[n] != a.lane[n] ? a.lane[n] : b.lane[n];
+  return result;
+}
+
+template <class T>
+RECURRA_INLINE Vec<T> where_equal(const Vec<T>& a, const Vec<T>& b, const Vec<T>& yes, const Vec<T>& no) {
+  Vec<T> result;
+  for (int n = 0; n < lanes<T>; ++n) result.lane[n] = a.lane[n] == b.lane[n] ? yes.lane[n] : no.lane[n];
+  return result;
+}
+
 #else
 
 template <class T>
@@ -173,6 +188,16 @@ RECURRA_INLINE V positive_part(V value) {  // NaN stays NaN
 template <class V>
 RECURRA_INLINE V where_positive(V test, V value) {  // else 0
   return test > V{} ? value : V{};
+}
+
+template <class V>
+RECURRA_INLINE V maximum(V a, V b) {  // NaN where either is
+  return (a > b) | (a != a) ? a : b;
+}
+
+template <class V>
+RECURRA_INLINE V where_equal(V a, V b, V yes, V no) {
+  return a == b ? yes : no;
 }
 
 #endif

@@ -142,15 +142,16 @@ struct Workspace {
     const int count = layer.directions * plan.slices;
     slices = arena.take<Slice>(count);
     scratch = arena.take<Scratch>(plan.threads);
-    zeros = arena.take<T>(larger(s.state, s.padded));
+    const index longest = larger(s.state, larger(s.padded, s.carried));
+    zeros = arena.take<T>(longest);
     if (work)
-      for (index n = 0; n < larger(s.state, s.padded); ++n) zeros[n] = 0;
+      for (index n = 0; n < longest; ++n) zeros[n] = 0;
     for (int n = 0; n < count; ++n) {
       Slice slice{};
       if (backward) {
         const Direction& d = layer.direction[n / plan.slices];
         slice.d_h = arena.take<T>(rows * s.state);
-        slice.d_c = arena.take<T>(rows * s.padded);
+        slice.d_c = arena.take<T>(rows * s.carried);
         slice.part = arena.take<T>(rows * larger(s.state, s.padded));
         slice.ring = arena.take<T>(ring_rows * Cell::ring_slots * s.padded);
         slice.ring_late = arena.take<T>(ring_rows * late);
@@ -173,7 +174,7 @@ struct Workspace {
         slice.h = arena.take<T>(rows * s.state);
         slice.h_next = arena.take<T>(rows * s.state);
         slice.h_in = masked ? arena.take<T>(rows * s.state) : nullptr;
-        slice.c = Cell::has_c ? arena.take<T>(rows * s.padded) : nullptr;
+        slice.c = Cell::parts ? arena.take<T>(rows * s.carried) : nullptr;
         slice.projected = arena.take<T>(entries * s.projected);
         slice.hidden_buffer = arena.take<T>(rows * Cell::hidden_buffer_size(s));
         slice.late_input = arena.take<T>(rows * Cell::late_input_size(s));

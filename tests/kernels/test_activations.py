@@ -1,7 +1,8 @@
-"""sigmoid and tanh of the kernels, seen through layers that compute nothing else.
+"""sigmoid, tanh and log sigmoid of the kernels, seen through layers that compute nothing else.
 
 An Elman step with weight 1 from x and 0 from h is tanh(x). An LSTM step whose candidate g is 0
-turns c = 1 into the forget gate, sigmoid(x).
+turns c = 1 into the forget gate, sigmoid(x). An sLSTM step whose input gate is closed turns m = 0
+into log sigmoid(x); one whose forget gate is 1 turns n = 1 into 1 + exp(x) for x ≤ 0.
 """
 
 from __future__ import annotations
@@ -119,3 +120,76 @@ def test_every_nan_stays_nan(ours: Callable, theirs: Callable) -> None:
     x = torch.from_numpy(bits.astype(np.uint32).view(np.float32).copy())
     assert ours(x).isnan().all()
     assert ours(x, through="bias").isnan().all()
+
+
+def slstm_step(raw: Tensor, *, row: int, bias: float = 0.0, forget_gate: str = "sigmoid") -> list:
+    """c, n and m after one step from (h, c, n, m) = (0, 0, 1, 0) that has `raw` in one gate.
+
+    The input gate is exp(bias) otherwise.
+    """
+    layer = nn.SLSTM(1, 1, batch_first=True, dtype=raw.dtype, forget_gate=forget_gate)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.weight_ih_l0[row] = 1  # i f z o
+        layer.bias_ih_l0[0] = bias
+        start = [torch.full((1, len(raw), 1), part, dtype=raw.dtype) for part in (0.0, 0.0, 1.0, 0)]
+        return [part.flatten() for part in layer(raw.view(-1, 1, 1), tuple(start))[1][1:]]
+
+
+CLOSED = -3.4e38
+
+
+def test_log_sigmoid_is_as_exact_as_stated() -> None:
+    x = sweep()
+    x = x[x > CLOSED]
+    true = torch.nn.functional.logsigmoid(x.double())
+    error = (slstm_step(x, row=1, bias=CLOSED)[2].double() - true).abs()
+    # Measured 2.5e-7 of the value; from x = 87 on the value stays at -e^-87.
+    excess = error - 3e-7 * true.abs() - 2e-38
+    worst = int(excess.argmax())
+    assert excess[worst] <= 0, f"{error[worst]:.2e} at {x[worst]}"
+
+
+def test_log_sigmoid_of_float64_is_exact_to_rounding() -> None:
+    x = sweep()[::5].double()
+    actual = slstm_step(x, row=1, bias=-1e300)[2]
+    torch.testing.assert_close(actual, torch.nn.functional.logsigmoid(x), rtol=5e-16, atol=1e-320)
+
+
+def test_slope_of_log_sigmoid_is_exact_where_it_is_small_too() -> None:
+    x = torch.cat([torch.linspace(-100, 86, 20_001), torch.tensor([0.0, -0.0, 1e-45])])
+    layer = nn.SLSTM(1, 1, batch_first=True)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.weight_ih_l0[1] = 1
+        layer.bias_ih_l0[0] = CLOSED
+    x.requires_grad_()
+    start = tuple(torch.full((1, len(x), 1), part) for part in (0.0, 0.0, 1.0, 0.0))
+    layer(x.view(-1, 1, 1), start)[1][3].sum().backward()
+    torch.testing.assert_close(
+        x.grad.double(), torch.sigmoid(-x.detach().double()), rtol=3e-7, atol=1e-37
+    )
+
+
+def test_exp_of_a_gate_is_exact_and_ends_at_one() -> None:
+    x = torch.cat([torch.linspace(-120, 0, 40_001), torch.tensor([0.0, -0.0, -1e-45])])
+    # With m = 0 kept by the forget gate 1 = exp(0), the input gate is exp(x) and n' = 1 + exp(x).
+    for dtype, near in ((torch.float32, 2e-7), (torch.float64, 5e-16)):
+        _, n, m = slstm_step(x.to(dtype), row=0, forget_gate="exp")
+        assert not m.any()
+        torch.testing.assert_close(n, 1 + x.to(dtype).exp(), rtol=near, atol=0)
+    assert torch.equal(slstm_step(torch.zeros(3), row=0, forget_gate="exp")[1], torch.full((3,), 2))
+
+
+def test_limits_and_nan_of_log_sigmoid() -> None:
+    limits = torch.tensor([1e38, 100.0, -100.0, -3e38])
+    m = slstm_step(limits, row=1, bias=CLOSED)[2]
+    torch.testing.assert_close(m, torch.tensor([0.0, 0.0, -100.0, -3e38]), rtol=0, atol=2e-38)
+    bits = np.array([0x7FC00000, 0x7FC00001, 0xFFC00000, 0xFFFFFFFF, 0x7FFFFFFF, 0x7F800001])
+    x = torch.from_numpy(bits.astype(np.uint32).view(np.float32).copy())
+    for row in (0, 1):
+        _, n, m = slstm_step(x, row=row)
+        assert n.isnan().all()
+        assert m.isnan().all()

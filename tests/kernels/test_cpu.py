@@ -107,6 +107,7 @@ def test_every_way_of_running_equals_the_reference(
 
 
 PLAIN = ["elman-tanh", "elman-relu", "lstm", "lstm-projected", "gru", "gru-reset-before"]
+PLAIN += ["slstm", "slstm-exp-no-bias"]
 # Threads, slices, team.
 WAYS = [(1, 1, 1), (2, 2, 1), (3, 3, 1), (2, 1, 2), (3, 1, 3), (3, 5, 2)]
 

@@ -75,11 +75,11 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "lru": lambda i, h: LRU(i, h),
     "lru-ring": lambda i, h: LRU(i, h, r_min=0.4, r_max=0.9, max_phase=0.3),
 }
-# Those that the compiled core has kernels for; coupled gates it gets as four.
+# Those that the compiled core has kernels for; coupled gates it gets as four, heads as one.
 CORE_CELLS = {
     name: make
     for name, make in CELLS.items()
-    if isinstance(make(2, 3), cpu.CELLS) and not {"norm", "coupled"} & {*name.split("-")}
+    if isinstance(make(2, 3), cpu.CELLS) and not {"norm", "coupled", "heads"} & {*name.split("-")}
 }
 
 # Relative and absolute tolerance of sums over a handful of steps.

@@ -155,7 +155,8 @@ def test_explain_says_that_one_scan_runs_it(kind) -> None:
         "  layer 0: scan",
         "    by the compiled core; second derivatives in plain torch",
         "    not cudnn: it needs a CUDA device, and x is on cpu",
-        f"    not cpu: it runs Elman, LSTM, GRU, IndRNN and LEM only, and the cell is {kind}",
+        "    not cpu: it runs Elman, LSTM, GRU, IndRNN, LEM and sLSTM only, and the cell is "
+        f"{kind}",
         f"    not chunkwise: it runs mLSTM only, and the cell is {kind}",
         "    not reference: it could, but scan is preferred",
     ]

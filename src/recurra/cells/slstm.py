@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -128,6 +128,18 @@ class SLSTM(Cell):
             return h, SLSTMState(h, c, n, m)
 
         return step
+
+    def join_heads(self, params: Params) -> tuple[SLSTM, Params]:
+        """The same numbers as a cell of one head, whose R has zeros between units of two heads.
+
+        Zeros do not hold back what is no number: with it, NaN in one head reaches the others.
+        """
+        heads, size = self.num_heads, self.head_size
+        blocks = params["weight_hh"].reshape(4, heads, size, size).unbind(1)
+        rest = self.hidden_size - size
+        rows = [F.pad(own, (k * size, rest - k * size)) for k, own in enumerate(blocks)]
+        joined = torch.stack(rows, 1).reshape(4 * self.hidden_size, self.hidden_size)
+        return replace(self, num_heads=1), {**params, "weight_hh": joined}
 
     def _recurrence(self, weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(projected (B, 4H), h (B, H)) to their sum projected + R h."""

@@ -29,6 +29,7 @@ from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
 from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
+from recurra.cells.slstm import SLSTM
 from recurra.errors import BackendError, ShapeError
 from recurra.kernels import core, cpu
 from recurra.kernels.layout import (
@@ -53,6 +54,8 @@ CELLS: Mapping[str, Callable[[int, int, int, bool], Cell]] = {
     "ind_rnn_relu": lambda i, h, o, bias: IndRNN(i, h, bias=bias),
     "ind_rnn_tanh": lambda i, h, o, bias: IndRNN(i, h, bias=bias, activation="tanh"),
     "lem": lambda i, h, o, bias: LEM(i, h, bias=bias),
+    "slstm_sigmoid": lambda i, h, o, bias: SLSTM(i, h, bias=bias),
+    "slstm_exp": lambda i, h, o, bias: SLSTM(i, h, bias=bias, forget_gate="exp"),
 }
 # Zoneout's share where it was drawn: a tensor of `drawn` has the choices.
 DRAWN = -1.0
@@ -224,6 +227,8 @@ def _name_of(cell: Cell) -> str:
         return f"ind_rnn_{cell.activation}"
     if isinstance(cell, LEM):
         return "lem"
+    if isinstance(cell, SLSTM):
+        return f"slstm_{cell.forget_gate}"
     assert isinstance(cell, Elman)
     return f"elman_{cell.activation}"
 

@@ -1,8 +1,8 @@
 """The cpu backend: fused kernels of the compiled core, forward and backward through time.
 
-It runs Elman, LSTM, GRU, IndRNN and LEM with everything that a call can ask for. Outputs sum every
-product in ascending order in one accumulator, so a row's bits depend on nothing but the row: not on
-the batch around it, the chunk or the number of threads.
+It runs Elman, LSTM, GRU, IndRNN, LEM and sLSTM with everything that a call can ask for. Outputs sum
+every product in ascending order in one accumulator, so a row's bits depend on nothing but the row:
+not on the batch around it, the chunk or the number of threads.
 
 Weights are packed at every call, which costs little, so in-place edits and parametrizations are
 always seen. The backward pass runs the reference for second derivatives and under vmap; inside
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from recurra.cells.cell import Cell, Masks, State
+from recurra.cells.cell import Cell, Masks, Params, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
 from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
+from recurra.cells.slstm import SLSTM
 from recurra.kernels import core, reference
 from recurra.kernels.layout import (
     NO_ROWS,
@@ -39,7 +40,7 @@ from recurra.kernels.layout import (
 )
 from recurra.kernels.sequence import Features, Sequence, Zoneout
 
-CELLS = (Elman, LSTM, GRU, IndRNN, LEM)
+CELLS = (Elman, LSTM, GRU, IndRNN, LEM, SLSTM)
 DTYPES = (torch.float32, torch.float64)
 # Computed in float32, and rounded at the end.
 WIDENED = (torch.bfloat16, torch.float16)
@@ -68,7 +69,7 @@ def why_not(cell: Cell, features: Features, dtype: torch.dtype, device: torch.de
     if core.module is None:
         return "the compiled core was not built; see `recurra doctor`"
     if type(cell) not in CELLS:
-        return f"it runs Elman, LSTM, GRU, IndRNN and LEM only, and the cell is {cell.name}"
+        return f"it runs Elman, LSTM, GRU, IndRNN, LEM and sLSTM only, and the cell is {cell.name}"
     if getattr(cell, "layer_norm", False):
         return "it has no layer normalisation inside a cell"
     if dtype not in DTYPES and dtype not in WIDENED:
@@ -123,13 +124,19 @@ def run_together(calls: SequenceOf[Sequence]) -> tuple[Tensor, list[State]]:
 
 
 def plain(call: Sequence) -> Sequence:
-    """The call as one of a cell that the core has: coupled gates written as four."""
-    cell = call.cell
+    """The call as one of a cell that the core has, see `plain_cell`."""
+    cell, params = plain_cell(call.cell, call.params)
+    return call if cell is call.cell else call._replace(cell=cell, params=params)
+
+
+def plain_cell(cell: Cell, params: Params) -> tuple[Cell, Params]:
+    """The same numbers by a cell that the core has: coupled gates as four, heads as one."""
     # type first: isinstance asks an abstract class's registry, at every call.
-    if type(cell) is not LSTM or not cell.coupled:
-        return call
-    cell, params = cell.uncouple(call.params)
-    return call._replace(cell=cell, params=params)
+    if type(cell) is LSTM and cell.coupled:
+        return cell.uncouple(params)
+    if type(cell) is SLSTM and cell.num_heads > 1:
+        return cell.join_heads(params)
+    return cell, params
 
 
 def _alike(call: Sequence, other: Sequence) -> bool:
@@ -250,7 +257,7 @@ def outline(cell: Cell, features: Features, dtype: torch.dtype, directions: int 
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     shape = (features.batch, features.time, *sizes)
     layer = (kind_of(cell), dtype == torch.float64, *shape, False, 0.0, 1.0, *NO_ROWS, 0, *NO_ROWS)
-    direction = (0,) * 26
+    direction = (0,) * 28
     threads, slices, team = core.module.outline(_threaded(choice), layer, (direction,) * directions)
     level = current_level()
     return Outline(level, core.module.vector_bits(level), threads, slices, team)

@@ -5,7 +5,7 @@ The tuples are in the order in which csrc/module.cpp reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
 from functools import lru_cache
 from itertools import islice
@@ -21,12 +21,15 @@ from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
 from recurra.cells.lem import LEM
 from recurra.cells.lstm import LSTM
+from recurra.cells.slstm import SLSTM
 from recurra.kernels import core
 from recurra.kernels.sequence import Sequence
 
 NO_ROWS = (0, 0, 0)
+# Parts of a state at most. The core sees two: h, and those beside it in one tensor, side by side.
+MOST_PARTS = 4
 # What a direction has of a mask and of zoneout when it has neither.
-UNTOUCHED = (*NO_ROWS, *NO_ROWS, *NO_ROWS, 0.0, 0.0)
+UNTOUCHED = (*NO_ROWS, *NO_ROWS, *NO_ROWS, *(0.0,) * MOST_PARTS)
 # What has to be right about a parameter.
 FACTS = attrgetter("shape", "dtype", "is_cpu")
 # The parameters of a direction, in the order of csrc/module.cpp.
@@ -36,6 +39,9 @@ RENAMED = {
     ("IndRNN", "weight_hh"): "weight_diagonal",
     ("LEM", "weight_hz"): "weight_hr",
 }
+
+
+Tensors = SequenceOf[Tensor | None]
 
 
 class Choice(NamedTuple):
@@ -169,39 +175,57 @@ class Layout:
             0 if self.lengths is None else self.lengths.data_ptr(),
             *(NO_ROWS if reset is None else (reset.data_ptr(), *reset.stride())),
         )
-        self.kept: list[Tensor] = []
-        addresses = self.placed(list(map(Tensor.data_ptr, self.tensors)))
-        self.directions = list(map(self._direction, calls, addresses))
+        held = self.held(self.tensors, together)
+        self.kept = core.given(*held)
+        self.directions = list(map(self._direction, calls, self.placed(held)))
 
     def new_rows(self, size: int) -> Tensor:
         """An uninitialised tensor in the layout of x with `size` features."""
         first, second, _ = self.x.shape
         return self.x.new_empty(first, second, size)
 
-    def placed(self, addresses: list[int]) -> list[tuple[int, ...]]:
-        """Addresses that go with `tensors`, as the core wants those of each call.
+    def held(self, tensors: Tensors, join: Callable[[Tensors], Tensors]) -> Tensors:
+        """What goes with `tensors`, each call's state of many parts joined to two by `join`."""
+        if len(self.known.parts) < 3:
+            return tensors
+        count, each = len(self.known.shapes), len(tensors) // len(self.calls)
+        found: list[Tensor | None] = []
+        for begin in range(0, len(tensors), each):
+            found += tensors[begin : begin + count]
+            found += join(tensors[begin + count : begin + each])
+        return found
+
+    def placed(self, held: Tensors) -> list[tuple[int, ...]]:
+        """Addresses of what is `held`, as the core wants those of each call.
 
         The parameters in the order of PARAMETERS, and two parts of the state; 0 for no tensor.
         """
-        count = len(self.known.shapes)
-        each = len(addresses) // len(self.calls)
+        count, each = len(self.known.shapes), len(held) // len(self.calls)
         found = []
-        for begin in range(0, len(addresses), each):
+        for begin in range(0, len(held), each):
             state = begin + count
-            params = self.known.place((*addresses[begin:state], 0))
-            found.append((*params, *(*addresses[state : begin + each], 0, 0)[:2]))
+            params = self.known.place((*map(address, held[begin:state]), 0))
+            found.append((*params, *addresses(held[state : begin + each])))
         return found
 
     def _direction(self, call: Sequence, tensors: tuple[int, ...]) -> tuple[float, ...]:
         if call.masks is None and call.zoneout is None:
             return (call.reverse, *tensors, *UNTOUCHED)
-        zones, keeps = [NO_ROWS, NO_ROWS], [0.0, 0.0]
-        for n, keep in enumerate(call.zoneout.keep if call.zoneout else ()):
-            if isinstance(keep, Tensor):
-                zones[n] = rows(self._keep(keep), self.batch_first)
-            else:
-                keeps[n] = keep
+        zones, keeps = self._zoneout(call)
         return (call.reverse, *tensors, *self._mask(call), *zones[0], *zones[1], *keeps)
+
+    def _zoneout(self, call: Sequence) -> tuple[list[tuple[int, int, int]], list[float]]:
+        """Rows of what is kept of h, and of the parts beside it; the share of each without rows."""
+        zones, keeps = [NO_ROWS, NO_ROWS], [0.0] * MOST_PARTS
+        if call.zoneout is None:
+            return zones, keeps
+        h, *rest = call.zoneout.keep
+        for n, of in enumerate(([h], rest)):
+            if any(isinstance(keep, Tensor) for keep in of):
+                zones[n] = rows(self._keep(_beside(of)), self.batch_first)
+            else:
+                keeps[n : n + len(of)] = of  # type: ignore[assignment]
+        return zones, keeps
 
     def _mask(self, call: Sequence) -> tuple[int, int, int]:
         if call.masks is None or call.masks.h is None:
@@ -226,6 +250,8 @@ def kind_of(cell: Cell) -> int:
         return 5 if cell.activation == "relu" else 6
     if isinstance(cell, LEM):
         return 7
+    if isinstance(cell, SLSTM):
+        return 8 if cell.forget_gate == "sigmoid" else 9
     assert isinstance(cell, Elman)
     return 0 if cell.activation == "tanh" else 1
 
@@ -249,21 +275,23 @@ def run_forward(layout: Layout, save: bool = False) -> tuple[tuple[Tensor, ...],
     if save:
         slab = time * batch * _size_to_save(layout)
         saved = y.new_empty(count, slab)
-    results, directions = [y], []
+    finals, directions = [], []
     for n, direction in enumerate(layout.directions):
-        ends = [y.new_empty(batch, size) for size in parts]
-        results += ends
+        ends = [y.new_empty(batch, size) for size in in_core(parts)]
+        finals.append(ends)
         directions.append(
             (
                 *direction,
                 *rows(y, layout.batch_first, n * output_size),
                 address(saved, n * slab),
-                ends[0].data_ptr(),
-                ends[1].data_ptr() if len(ends) > 1 else 0,
+                *addresses(ends),
             )
         )
     core.module.forward(layout.choice, layout.layer, tuple(directions))
-    return tuple(results), saved
+    if len(parts) > 2:  # no two results may share memory
+        whole = torch.contiguous_format
+        finals = [[p.clone(memory_format=whole) for p in apart(e, len(parts))] for e in finals]
+    return (y, *(part for ends in finals for part in ends)), saved
 
 
 def _size_to_save(layout: Layout) -> int:
@@ -282,7 +310,8 @@ def saved_size(cell: Cell, dtype: torch.dtype, zoned: bool, rebuild: bool, level
     sizes = (cell.input_size, cell.hidden_size, cell.output_size)
     options = (rebuild, 0.0, 1.0)
     layer = (kind_of(cell), dtype == torch.float64, 0, 0, *sizes, *options, *NO_ROWS, 0, *NO_ROWS)
-    direction = (False, *(0,) * 8, *NO_ROWS, *NO_ROWS, *NO_ROWS, float(zoned), 0.0)
+    keeps = (float(zoned), *(0.0,) * (MOST_PARTS - 1))
+    direction = (False, *(0,) * 8, *NO_ROWS, *NO_ROWS, *NO_ROWS, *keeps)
     return core.module.saved_size(Choice(level), layer, ((*direction, *NO_ROWS, 0, 0, 0),))
 
 
@@ -304,27 +333,89 @@ def run_backward(
         torch.empty_like(t) if want else None
         for t, want in zip(layout.tensors, wanted[1:], strict=True)
     ]
-    d_addresses = layout.placed([address(d) for d in d_tensors])
-    directions = []
+    d_held = layout.held(d_tensors, room_for)
+    d_addresses = layout.placed(d_held)
+    finals, directions = [], []
     for n, direction in enumerate(layout.directions):
-        ends = d_ends[n * parts : (n + 1) * parts]
+        finals.append(together(d_ends[n * parts : (n + 1) * parts]))
         directions.append(
             (
                 *direction,
                 *rows(y, batch_first, n * output_size),
                 address(saved, n * saved.shape[1]),
                 *rows(d_y, batch_first, n * output_size),
-                address(ends[0]),
-                address(ends[1]) if parts > 1 else 0,
+                *addresses(finals[n]),
                 *rows(d_x[n], batch_first),
                 *d_addresses[n],
             )
         )
     core.module.backward(layout.choice, layout.layer, tuple(directions))
+    if d_held is not d_tensors and calls[0].state is not None:
+        each = len(d_tensors) // len(calls)
+        for n in range(len(calls)):
+            own = d_tensors[n * each + each - parts : (n + 1) * each]
+            beside = d_held[(n + 1) * len(d_held) // len(calls) - 1]
+            take_apart(beside, own[1:])
     found = [d for d in d_x if d is not None]
     if len(found) == 2:
         found[0] += found[1]
     return [found[0] if found else None, *d_tensors]
+
+
+def in_core(sizes: Iterable[int]) -> list[int]:
+    """Sizes of what the core holds of a state with parts of these sizes."""
+    h, *rest = sizes
+    return [h, sum(rest)] if rest else [h]
+
+
+def together(parts: Tensors) -> Tensors:
+    """A state's parts as the core has them; a part that is None is zeros beside one that is not."""
+    if len(parts) < 3:
+        return parts
+    h, *rest = parts
+    present = core.given(*rest)
+    if not present:
+        return [h, None]
+    return [h, torch.cat([torch.zeros_like(present[0]) if p is None else p for p in rest], 1)]
+
+
+def apart(held: SequenceOf[Tensor], count: int) -> list[Tensor]:
+    """What the core holds of a state as views of its `count` parts."""
+    return list(held) if count < 3 else [held[0], *held[1].chunk(count - 1, 1)]
+
+
+def room_for(parts: Tensors) -> Tensors:
+    """Where the core can write what `take_apart` hands on to these parts; None: not wanted."""
+    if len(parts) < 3:
+        return parts
+    present = core.given(*parts[1:])
+    if not present:
+        return [parts[0], None]
+    batch, size = present[0].shape
+    return [parts[0], present[0].new_empty(batch, size * (len(parts) - 1))]
+
+
+def take_apart(beside: Tensor | None, parts: Tensors) -> None:
+    """Copy what was written side by side to those of the parts that are not None."""
+    if beside is None:
+        return
+    for part, found in zip(parts, beside.chunk(len(parts), 1), strict=True):
+        if part is not None:
+            part.copy_(found)
+
+
+def _beside(keeps: SequenceOf[Tensor | float]) -> Tensor:
+    """What is kept of parts of equal size, side by side; numbers become tensors."""
+    if len(keeps) == 1:
+        assert isinstance(keeps[0], Tensor)
+        return keeps[0]
+    like = next(keep for keep in keeps if isinstance(keep, Tensor))
+    return torch.cat([k if isinstance(k, Tensor) else torch.full_like(like, k) for k in keeps], 2)
+
+
+def addresses(held: Tensors) -> list[int]:
+    """Of the two things that the core holds of a state."""
+    return [*map(address, held), 0, 0][:2]
 
 
 def address(tensor: Tensor | None, offset: int = 0) -> int:

@@ -1,8 +1,8 @@
 """Less memory for BPTT: what the way back needs is computed again instead of being kept.
 
 "gates"   keeps the states of every step. The gates of a step follow from the state before it, so
-          the way back computes them once more, step by step. The cpu backend keeps y, and an
-          LSTM's c; the reference keeps its states.
+          the way back computes them once more, step by step. The cpu backend keeps y, and
+          the parts of the state beside h; the reference keeps its states.
 n         keeps the states at the ends of n segments of time, runs a segment again when the way back
           comes to it, and forgets it after that. With n near √T the memory grows as √T.
 

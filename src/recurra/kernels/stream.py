@@ -14,9 +14,17 @@ import torch
 from torch import Tensor
 
 from recurra.cells.cell import Cell, Params
-from recurra.cells.lstm import LSTM
 from recurra.kernels import core, cpu
-from recurra.kernels.layout import PARAMETERS, core_name, kind_of, time_step
+from recurra.kernels.layout import (
+    MOST_PARTS,
+    PARAMETERS,
+    addresses,
+    apart,
+    core_name,
+    in_core,
+    kind_of,
+    time_step,
+)
 from recurra.kernels.sequence import Features
 
 # How weights are stored, in the order of csrc/plan.h: float32 stands for the layer's own dtype.
@@ -54,12 +62,17 @@ class CoreStream:
         keep: SequenceOf[SequenceOf[float]],
     ) -> None:
         like = next(iter(params[0].values()))
-        cells, params = _plain(cells, params)
+        pairs = [cpu.plain_cell(*pair) for pair in zip(cells, params, strict=True)]
+        cells, params = [cell for cell, _ in pairs], [own for _, own in pairs]
         for cell, own in zip(cells, params, strict=True):
             for name, shape in cell.parameter_shapes().items():
                 core.check(cell.name, name, own[name], shape, like.dtype)
+        held = [
+            [like.new_zeros(batch, size) for size in in_core(cell.state_sizes().values())]
+            for cell in cells
+        ]
         self.state = [
-            [like.new_zeros(batch, size) for size in cell.state_sizes().values()] for cell in cells
+            apart(parts, len(cell.state_sizes())) for cell, parts in zip(cells, held, strict=True)
         ]
         choice = cpu.choice._replace(threads=threads or _threads(cells, weights))
         kept = [
@@ -75,10 +88,11 @@ class CoreStream:
                 cell.output_size,
                 time_step(cell),
                 *(own[name].data_ptr() if name in own else 0 for name in PARAMETERS),
-                *([part.data_ptr() for part in parts] + [0])[:2],
-                *([*zone, 0.0])[:2],
+                *addresses(parts),
+                *zone,
+                *(0.0,) * (MOST_PARTS - len(zone)),
             )
-            for cell, own, parts, zone in zip(cells, kept, self.state, keep, strict=True)
+            for cell, own, parts, zone in zip(cells, kept, held, keep, strict=True)
         ]
         self._push = core.module.Stream(choice, layers, batch, WEIGHTS.index(weights)).push
         self._sizes = cells[0].input_size, cells[-1].output_size
@@ -94,15 +108,6 @@ class CoreStream:
         y_batch, y_time, _ = y.stride()
         time = x.shape[1]
         self._push(x.data_ptr(), x_batch, x_time, y.data_ptr(), y_batch, y_time, time)
-
-
-def _plain(cells: SequenceOf[Cell], params: SequenceOf[Params]) -> tuple[list[Cell], list[Params]]:
-    """The same cells as the core has them, see `cpu.plain`."""
-    pairs = [
-        cell.uncouple(own) if isinstance(cell, LSTM) and cell.coupled else (cell, own)
-        for cell, own in zip(cells, params, strict=True)
-    ]
-    return [cell for cell, _ in pairs], [own for _, own in pairs]
 
 
 def _threads(cells: SequenceOf[Cell], weights: str) -> int:
