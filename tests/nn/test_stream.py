@@ -133,8 +133,8 @@ def test_layers_without_a_kernel_stream_the_numbers_of_the_layer(kind, sizes, ke
 @pytest.mark.parametrize(
     ("kinds", "keywords", "backend"),
     [
-        ("RNN LSTM GRU IndRNN LEM", {}, "cpu"),
-        ("SLSTM MLSTM MinGRU MinLSTM RGLRU LRU", {}, "reference"),
+        ("RNN LSTM GRU IndRNN LEM SLSTM", {}, "cpu"),
+        ("MLSTM MinGRU MinLSTM RGLRU LRU", {}, "reference"),
         ("LSTM", {"proj_size": 3}, "cpu"),
         ("LSTM", {"peephole": True, "coupled": True}, "cpu"),
         ("GRU", {"reset_after": False}, "cpu"),
