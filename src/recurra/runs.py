@@ -8,6 +8,7 @@
     gradients.jsonl     one JSON object per measurement of the gradient's flow, where asked for
     report.html         the report, when one was made
     checkpoints/        resumable training states
+    members/            the same of an ensemble's further networks: log.jsonl, checkpoints/
 
 Files are written to a temporary name, flushed to the disk and renamed, so a reader sees the old
 file or the new one and never a torn one. Loading reads JSON and safetensors only: no code runs.
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 1
+MOST_MEMBERS = 64
+"""Networks that one run may hold."""
 
 _OURS = (
     "model.safetensors",
@@ -203,6 +206,16 @@ class RunFolder:
         self.report_path = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
 
+    def member(self, number: int) -> RunFolder:
+        """Where network `number` of an ensemble keeps log and checkpoints; the first one here."""
+        return RunFolder(self.path / "members" / str(number)) if number else self
+
+    def make(self) -> Path:
+        """The folder itself, made when it is not there yet."""
+        with explained(self.path, "create"):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        return self.path
+
     @classmethod
     def create(cls, path: str | Path, *, force: bool = False, resume: bool = False) -> RunFolder:
         """Make the folder, or take it over with `force` (its run is removed) or `resume` (kept).
@@ -213,6 +226,8 @@ class RunFolder:
         run = cls(path)
         run.check_free(force=force, resume=resume)
         run._remove(_OURS if force else (), _OUR_CHECKPOINTS if force else ())
+        for number in range(1, MOST_MEMBERS if force else 0):
+            run.member(number)._remove_member()
         with explained(run.path, "create"):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=run.path):  # nameless: gone if killed here
@@ -264,6 +279,15 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             for path in _found(self.path, names, _OURS):
                 path.unlink(missing_ok=True)
+
+    def _remove_member(self) -> None:
+        """Delete what an ensemble's network kept, and its folders where nothing else is there."""
+        if not self.path.is_dir():
+            return
+        self._remove(("log.jsonl", "gradients.jsonl"), _OUR_CHECKPOINTS)
+        for folder in (self.checkpoints, self.path, self.path.parent):
+            with contextlib.suppress(OSError):  # holds files that are not ours
+                folder.rmdir()
 
     @classmethod
     def open(cls, path: str | Path, task: str | None = None) -> RunFolder:

@@ -81,7 +81,7 @@ def test_train_as_json_prints_one_object_alone(
 
 def test_options_reach_the_forecaster(recurra: Recurra, table: Path, tmp_path: Path) -> None:
     words = [*("--context", "9"), *("--season", "7"), *("--cell", "lstm"), *("--seed", "5")]
-    words += ["--future", "promo", "--past", "returns", "--device", "cpu"]
+    words += ["--future", "promo", "--past", "returns", "--device", "cpu", "--ensemble", "2"]
     words += ["--set", "training.learning_rate=0.01", "--set", "quantile_levels=[0.1,0.5,0.9]"]
     out = tmp_path / "run"
     done = recurra("forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", out)
@@ -92,6 +92,7 @@ def test_options_reach_the_forecaster(recurra: Recurra, table: Path, tmp_path: P
     assert (model["hidden_size"], model["quantile_levels"]) == (8, [0.1, 0.5, 0.9])
     assert (training["seed"], training["learning_rate"], training["device"]) == (5, 0.01, "cpu")
     assert (columns["future"], columns["past"]) == (["promo"], ["returns"])
+    assert [(one["cell"], one["context"]) for one in config["others"]] == [("lstm", 9)]
 
 
 @pytest.mark.parametrize("kind", ["toml", "json"])

@@ -64,6 +64,9 @@ def train(
         int | None, typer.Option(help="Rows in a season, 1 for none [default: found in the data].")
     ] = None,
     cell: Annotated[str | None, typer.Option(help="gru, lstm or rnn [default: gru].")] = None,
+    ensemble: Annotated[
+        int | None, typer.Option(help="Networks that forecast together [default: 1].")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
     ] = None,
@@ -106,6 +109,7 @@ def train(
         "context": context,
         "season": season,
         "cell": cell,
+        "ensemble": ensemble,
         "minutes": minutes,
         "steps": steps,
         "seed": seed,

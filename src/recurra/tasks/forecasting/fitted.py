@@ -22,7 +22,13 @@ from recurra.tasks.forecasting.features import extra_size, future_size
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.schema import Schema, build_panel, restore
 from recurra.tasks.forecasting.settings import ModelSettings
-from recurra.tasks.forecasting.state import TAIL, SeriesState, read_states
+from recurra.tasks.forecasting.state import (
+    TAIL,
+    SeriesState,
+    longest_reach,
+    read_states,
+    recurrent_shapes,
+)
 
 Array = npt.NDArray[np.float64]
 TASK = "forecasting"
@@ -35,6 +41,7 @@ class RunConfig(BaseModel):
 
     table: Schema
     model: ModelSettings
+    others: tuple[ModelSettings, ...] = ()
     training: dict[str, Any]
     forecaster: dict[str, Any]
     notes: tuple[str, ...]
@@ -42,7 +49,11 @@ class RunConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, the table it was trained on, and where each series stood at its end."""
+    """A trained network, the table it was trained on, and where each series stood at its end.
+
+    `others` are the further networks of an ensemble, whose forecast is the mean of all quantiles on
+    the original scale. All have the horizon, season and quantile levels of `settings`.
+    """
 
     schema: Schema
     settings: ModelSettings
@@ -50,6 +61,17 @@ class Fitted:
     states: Mapping[str, SeriesState]
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    others: tuple[ForkingNetwork, ...] = ()
+
+    @property
+    def networks(self) -> tuple[ForkingNetwork, ...]:
+        """All networks of the ensemble; the first alone when it is none."""
+        return (self.network, *self.others)
+
+    @property
+    def members(self) -> tuple[ModelSettings, ...]:
+        """The settings of each of `networks`."""
+        return tuple(network.settings for network in self.networks)
 
     def ends(self, series: Sequence[Series]) -> npt.NDArray[np.int64]:
         """Grid index of each series' last training row; the latest of all for a new series."""
@@ -68,15 +90,17 @@ class Fitted:
         targets = len(self.schema.target)
         panel = build_panel(series, self.schema, self.settings.horizon)
         channel = np.repeat(number * targets, targets) + np.tile(np.arange(targets), len(number))
+        origins = (torch.from_numpy(channel), torch.from_numpy(row.repeat(targets)))
+        target = np.tile(np.arange(targets), len(number))
+        total = None
         with torch.no_grad():
-            made = forecast_rows(
-                self.network,
-                panel,
-                torch.from_numpy(channel),
-                torch.from_numpy(row.repeat(targets)),
-            )
-        scaled = restore(made.numpy(), np.tile(np.arange(targets), len(number)), self.schema)
-        return scaled.reshape(len(number), targets, *scaled.shape[1:])
+            for network in self.networks:
+                made = forecast_rows(network, panel, *origins).numpy()
+                scaled = restore(made, target, self.schema)
+                total = scaled if total is None else total + scaled
+        assert total is not None
+        mean = total / len(self.networks)
+        return np.asarray(mean.reshape(len(number), targets, *mean.shape[1:]))
 
     def check_future(
         self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
@@ -102,16 +126,21 @@ class Fitted:
         """The states after all rows of `series`, from which a stream goes on."""
         panel = build_panel(series, self.schema, self.settings.horizon)
         last = np.array([one.start + len(one.target) - 1 for one in series], dtype=np.int64)
-        states = read_states(self.network, panel, last)
+        states = read_states(self.networks, panel, last)
         return {one.name: state for one, state in zip(series, states, strict=True)}
 
     def save(self, run: RunFolder, forecaster: Mapping[str, Any]) -> None:
         """Write model.safetensors, state.safetensors and config.json, the seal of both."""
-        write_tensors(run.model_path, self.network.state_dict())
+        weights = self.network.state_dict()
+        for number, other in enumerate(self.others, start=1):
+            named = other.state_dict().items()
+            weights |= {f"{_prefix(number)}{name}": tensor for name, tensor in named}
+        write_tensors(run.model_path, weights)
         write_tensors(run.state_path, *_pack_states(self.states))
         config = RunConfig(
             table=self.schema,
             model=self.settings,
+            others=self.members[1:],
             training=dict(self.training),
             forecaster=dict(forecaster),
             notes=self.notes,
@@ -137,13 +166,22 @@ class Fitted:
             ) from error
         weights, _ = read_tensors(run.model_path)
         _check_shapes(weights, config, run)
-        network = make_network(config.table, config.model)
-        network.load_state_dict(weights)
         _check_finite(weights, run.model_path)
-        network.eval()
+        networks = []
+        for number, model in enumerate((config.model, *config.others)):
+            networks.append(make_network(config.table, model).eval())
+            networks[-1].load_state_dict(_weights_of(number, weights))
         tensors, metadata = read_tensors(run.state_path)
         states = _unpack_states(tensors, metadata, run, config)
-        fitted = cls(config.table, config.model, network, states, config.training, config.notes)
+        fitted = cls(
+            config.table,
+            config.model,
+            networks[0],
+            states,
+            config.training,
+            config.notes,
+            tuple(networks[1:]),
+        )
         return fitted, config.forecaster
 
 
@@ -161,19 +199,36 @@ def make_network(schema: Schema, settings: ModelSettings) -> ForkingNetwork:
     return ForkingNetwork(settings, extra, future_size(settings, future), schema.baseline)
 
 
+def _prefix(number: int) -> str:
+    """What the names of a network's weights begin with: nothing for the first of an ensemble."""
+    return f"{number}/" if number else ""
+
+
+def _weights_of(number: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of network `number`, by their names in it."""
+    prefix = _prefix(number)
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix) and (prefix or "/" not in name)
+    }
+
+
 def _check_shapes(weights: Mapping[str, Tensor], config: RunConfig, run: RunFolder) -> None:
     """Compare shapes before any memory is taken for a network of the config's size."""
+    wanted: dict[str, tuple[int, ...]] = {}
     try:
-        if config.model.num_layers > len(weights):  # each has several; never build a billion
-            raise RuntimeError(f"{config.model.num_layers} layers out of {len(weights)} tensors")
-        with torch.device("meta"):
-            network = make_network(config.table, config.model)
+        for number, model in enumerate((config.model, *config.others)):
+            if model.num_layers > len(weights):  # each has several; never build a billion
+                raise RuntimeError(f"{model.num_layers} layers out of {len(weights)} tensors")
+            with torch.device("meta"):
+                named = make_network(config.table, model).state_dict().items()
+            wanted |= {f"{_prefix(number)}{name}": tuple(tensor.shape) for name, tensor in named}
     except RuntimeError as error:  # sizes whose product is no integer
         raise RunError(
             f"{run.model_path} does not fit {run.config_path}: {_first_line(error)}. "
             "Restore both from the same run."
         ) from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | weights.keys()):
         shape = tuple(weights[name].shape) if name in weights else None
         if shape != wanted.get(name):
@@ -230,14 +285,16 @@ def _unpack_states(
                 f"{run.state_path} does not fit {run.config_path}: {name!r} has the shape {shape}, "
                 f"expected {wanted.get(name)}. Restore both from the same run."
             )
+    members = (config.model, *config.others)
     recent = tensors["recent"].tolist()
-    if recent != tensors["rows"].clamp(max=config.model.reach).tolist() or min(recent) < 1:
+    if recent != tensors["rows"].clamp(max=longest_reach(members)).tolist() or min(recent) < 1:
         raise RunError(
             f"{run.state_path} is damaged: it holds {recent} recent rows of {names}. "
             "Restore it from a copy or train again."
         )
     parts = [tensors[name] for name in wanted if name.startswith("recurrent")]
-    _check_finite({"recurrent state": torch.stack(parts)}, run.state_path)
+    for part in parts:
+        _check_finite({"recurrent state": part}, run.state_path)
     tails = torch.split(tensors["tail"], recent, dim=2)
     pasts = torch.split(tensors["past"], recent)
     return {
@@ -277,7 +334,7 @@ def _read_names(text: str, run: RunFolder) -> list[str]:
 
 def _state_shapes(config: RunConfig, series: int, recent: int) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of state.safetensors, for this many series and recent rows in all."""
-    table, model = config.table, config.model
+    table = config.table
     targets, past = len(table.target), len(table.past_scale.mean)
     future = len(table.future_scale.mean) + len(table.grid.calendar_names)
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("index", "rows", "recent"), (series,))
@@ -289,12 +346,6 @@ def _state_shapes(config: RunConfig, series: int, recent: int) -> dict[str, tupl
         "sums": (series, targets, 4),
         "first": (series, targets),
     }
-    for j in range(2 if model.cell == "lstm" else 1):
-        shapes[f"recurrent{j}"] = (
-            series,
-            targets,
-            model.stride,
-            model.num_layers,
-            model.hidden_size,
-        )
+    for j, shape in enumerate(recurrent_shapes((config.model, *config.others), targets)):
+        shapes[f"recurrent{j}"] = (series, *shape)
     return shapes

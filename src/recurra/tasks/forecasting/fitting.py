@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from recurra.errors import DataError
 from recurra.nn.quantile import pinball
 from recurra.tasks.forecasting.encode import forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
+from recurra.tasks.forecasting.losses import error_units, forecast_loss
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 
@@ -32,11 +34,17 @@ class ForecastTask:
     """What the training loop asks for: batches, a loss, a validation score.
 
     `train_rows` (C,): targets at or after that row of a channel are never trained on; they
-    validate.
+    validate. `logarithm` says which targets are modelled by their logarithm.
     """
 
     def __init__(
-        self, network: ForkingNetwork, panel: Panel, train_rows: Tensor, batch_size: int, seed: int
+        self,
+        network: ForkingNetwork,
+        panel: Panel,
+        train_rows: Tensor,
+        batch_size: int,
+        seed: int,
+        logarithm: Sequence[bool],
     ) -> None:
         self.model = network
         self.panel = panel
@@ -54,6 +62,7 @@ class ForecastTask:
                 "series."
             )
         self.levels = torch.tensor(settings.quantile_levels)
+        self.units = error_units(panel, train_rows, logarithm, settings)
         self.validation = self._validation_origins(seed)
 
     @property
@@ -105,7 +114,15 @@ class ForecastTask:
         )
         truth = batch.truth.to(device)
         known = torch.isfinite(truth)
-        each = pinball(quantiles, torch.where(known, truth, 0.0), self.levels.to(device))
+        each = forecast_loss(
+            self.model.settings.loss,
+            quantiles.flatten(0, 1),
+            torch.where(known, truth, 0.0).flatten(0, 1),
+            self.levels.to(device),
+            batch.steps,
+            self.units,
+        )
+        known = known.flatten(0, 1)
         return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
 
     def validate(self) -> float | None:

@@ -28,7 +28,7 @@ from recurra.tasks.forecasting.learning import (
     plan,
     training_settings,
 )
-from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings
+from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings, Loss, members
 from recurra.tasks.forecasting.stream import ForecastStream, last_quantiles
 from recurra.training.loop import TrainingResult
 
@@ -48,6 +48,10 @@ class Forecaster:
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
+    loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
+                    series, or by the two measures of "competition"s; see `losses.py`
+    logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
+                    missing; where all values keep away from 0 when None
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
     validation      share of the end of each series that is kept to stop at the best weights; 0 for
                     none. Training ends early after `patience` validations without a better one
@@ -57,6 +61,9 @@ class Forecaster:
     seed, device    seed of all chance; "auto", "cpu" or "cuda" to train on
     progress        show a bar, or lines, on stderr
     training        further settings of the training loop, as {"learning_rate": 1e-3}
+    ensemble        how many networks forecast together, each with a seed of its own; or a list of
+                    what is different in each, as [{"loss": "relative"}, {"context": 64}]. They
+                    share `minutes`, and their mean is the forecast
 
     Raises: ConfigError for a setting that is unknown or out of range.
 
@@ -86,6 +93,8 @@ class Forecaster:
         num_layers: int = 1,
         dropout: float = 0.1,
         quantile_levels: Sequence[float] = QUANTILE_LEVELS,
+        loss: Loss = "scaled",
+        logarithm: bool | None = None,
         minutes: float | None = None,
         steps: int | None = None,
         batch_size: int = 48,
@@ -97,6 +106,7 @@ class Forecaster:
         duplicates: Literal["error", "mean", "first", "last"] = "error",
         time_format: str | None = None,
         training: Mapping[str, Any] | None = None,
+        ensemble: int | Sequence[Mapping[str, Any]] = 1,
         progress: bool = True,
     ) -> None:
         given = locals()
@@ -105,7 +115,8 @@ class Forecaster:
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
-        training_settings(self.settings, validate_every=1)
+        for member in members(self.settings):
+            training_settings(member, validate_every=1)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], *, progress: bool = True) -> Self:

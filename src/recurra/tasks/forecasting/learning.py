@@ -18,18 +18,27 @@ from recurra.runs import RunFolder, read_json, write_json
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
+from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
-from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings
+from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings, members
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
 STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels")
+NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels", "loss")
 RESERVED = ("step", "target")
 SMALL_NETWORK = 128
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network to train: its batches and loss, and the settings of the training loop."""
+
+    task: ForecastTask
+    training: TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -38,20 +47,27 @@ class Plan:
 
     table: SeriesSet
     schema: Schema
-    model: ModelSettings
-    task: ForecastTask
-    training: TrainingSettings
+    members: tuple[Member, ...]
     notes: tuple[str, ...]
 
+    @property
+    def task(self) -> ForecastTask:
+        """The task of the first network."""
+        return self.members[0].task
 
-def training_settings(settings: ForecasterSettings, validate_every: int | None) -> TrainingSettings:
+
+def training_settings(
+    settings: ForecasterSettings, validate_every: int | None, share: int = 1
+) -> TrainingSettings:
     """Settings of the training loop; `validate_every` None means that nothing can be validated.
+
+    `share` networks share the default time.
 
     Raises: ConfigError when they contradict each other.
     """
     minutes, steps = settings.minutes, settings.steps
     if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
+        minutes = DEFAULT_MINUTES / share
     if validate_every is None and steps is None:
         minutes, steps = None, STEPS_WITHOUT_VALIDATION
     values = {
@@ -79,40 +95,72 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
             f"{settings.horizon}: there is no full window to learn from. Give longer series, or a "
             "shorter horizon."
         )
-    model, schema = _design(table, settings)
+    each = members(settings)
+    models, schema = _designs(table, each)
+    panel = build_panel(table.series, schema, settings.horizon)
+    made = []
+    notes: list[str] = [*table.notes]
+    for one, model in zip(each, models, strict=True):
+        member, kept = _member(table, one, model, schema, panel, len(each))
+        made.append(member)
+        notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
+    if len(each) > 1:
+        notes.append(f"the mean of {len(each)} networks")
+    return Plan(table, schema, tuple(made), tuple(notes))
+
+
+def _member(
+    table: SeriesSet,
+    settings: ForecasterSettings,
+    model: ModelSettings,
+    schema: Schema,
+    panel: Panel,
+    share: int,
+) -> tuple[Member, list[int]]:
+    """One network's training, and the rows of each series that it keeps for validation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(schema, model)
-    panel = build_panel(table.series, schema, model.horizon)
     kept = [_validation_rows(one, model, settings.validation) for one in table.series]
     lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
-    task = ForecastTask(network, panel, train_rows, settings.batch_size, settings.seed)
-    training = training_settings(settings, task.validate_every if any(kept) else None)
+    batch_size, seed = settings.batch_size, settings.seed
+    task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
+    training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
-    return Plan(
-        table, schema, model, task, training, (*table.notes, *_describe(table, schema, model, kept))
-    )
+    return Member(task, training), kept
 
 
 def learn(
     chosen: Plan, folder: Path | None, *, resume: bool, progress: bool
 ) -> tuple[Fitted, TrainingResult]:
-    """Train what was planned; with `folder`, log and checkpoints go there."""
-    with _threads_for(chosen.model):
-        result = train(
-            chosen.task, chosen.training, folder=folder, resume=resume, progress=progress
-        )
+    """Train what was planned, and return it with the result of the first network's training.
+
+    With `folder`, log and checkpoints go there; those of an ensemble's further networks into
+    folders of their own in it.
+    """
+    results, networks, lines = [], [], []
+    for number, member in enumerate(chosen.members):
+        own = None if folder is None else RunFolder(folder).member(number).make()
+        with _threads_for(member.task.model.settings):
+            result = train(
+                member.task, member.training, folder=own, resume=resume, progress=progress
+            )
         summary = {name: value for name, value in asdict(result).items() if name != "history"}
-        fitted = Fitted(
-            schema=chosen.schema,
-            settings=chosen.model,
-            network=chosen.task.model.to("cpu").eval(),
-            states={},
-            training={**chosen.training.model_dump(mode="json"), "result": summary},
-            notes=chosen.notes,
-        )
-        return replace(fitted, states=fitted.read(chosen.table.series)), result
+        results.append(result)
+        networks.append(member.task.model.to("cpu").eval())
+        lines.append({**member.training.model_dump(mode="json"), "result": summary})
+    fitted = Fitted(
+        schema=chosen.schema,
+        settings=networks[0].settings,
+        network=networks[0],
+        states={},
+        training={**lines[0], "others": lines[1:]} if lines[1:] else lines[0],
+        notes=chosen.notes,
+        others=tuple(networks[1:]),
+    )
+    with _threads_for(networks[0].settings):
+        return replace(fitted, states=fitted.read(chosen.table.series)), results[0]
 
 
 @contextlib.contextmanager
@@ -191,20 +239,27 @@ def _check_names(table: SeriesSet, settings: ForecasterSettings) -> None:
             )
 
 
-def _design(table: SeriesSet, settings: ForecasterSettings) -> tuple[ModelSettings, Schema]:
+def _designs(
+    table: SeriesSet, each: Sequence[ForecasterSettings]
+) -> tuple[list[ModelSettings], Schema]:
+    """The design of each network, and the schema that they share."""
     values = [one.target[:, k] for one in table.series for k in range(one.target.shape[1])]
-    season = settings.season or detect_season(values, table.frequency.seasons())
-    model = design(
-        table.frequency,
-        season,
-        int(np.median([len(one.target) for one in table.series])),
-        horizon=settings.horizon,
-        context=settings.context,
-        stride=settings.stride,
-        sequence_length=settings.sequence_length,
-        **{name: getattr(settings, name) for name in NETWORK_FIELDS},
-    )
-    return model, learn_schema(table, choose_baseline(values, season, settings.horizon))
+    season = each[0].season or detect_season(values, table.frequency.seasons())
+    models = [
+        design(
+            table.frequency,
+            season,
+            int(np.median([len(one.target) for one in table.series])),
+            horizon=settings.horizon,
+            context=settings.context,
+            stride=settings.stride,
+            sequence_length=settings.sequence_length,
+            **{name: getattr(settings, name) for name in NETWORK_FIELDS},
+        )
+        for settings in each
+    ]
+    baseline = choose_baseline(values, season, each[0].horizon)
+    return models, learn_schema(table, baseline, each[0].logarithm)
 
 
 def _validation_rows(series: Series, model: ModelSettings, share: float) -> int:

@@ -92,8 +92,15 @@ class Schema(BaseModel):
         return Frequency.from_json(self.frequency)
 
 
-def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"]) -> Schema:
-    """The schema of a training table."""
+def learn_schema(
+    table: SeriesSet,
+    baseline: Literal["naive", "seasonal_naive"],
+    logarithm: bool | None = None,
+) -> Schema:
+    """The schema of a training table; `logarithm` None takes it for the targets that suit it.
+
+    Raises: DataError when a target whose logarithm is asked for has no positive value.
+    """
     columns, series = table.columns, table.series
     return Schema(
         time=columns.time,
@@ -107,7 +114,9 @@ def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"])
         time_format=table.time_format,
         logarithm=tuple(
             suits_logarithm([one.target[:, k] for one in series])
-            for k in range(len(columns.target))
+            if logarithm is None
+            else logarithm and _has_logarithm(name, [one.target[:, k] for one in series])
+            for k, name in enumerate(columns.target)
         ),
         non_negative=tuple(
             all(not (one.target[:, k] < 0).any() for one in series)
@@ -120,6 +129,15 @@ def learn_schema(table: SeriesSet, baseline: Literal["naive", "seasonal_naive"])
         static_scale=CovariateScale.of(np.stack([one.static for one in series])),
         baseline=baseline,
     )
+
+
+def _has_logarithm(name: str, values: Sequence[Array]) -> bool:
+    if not any((one > 0).any() for one in values):
+        raise DataError(
+            f"the target {name!r} has no positive value, so logarithm=True leaves nothing to learn "
+            "from. Leave logarithm out, or give False."
+        )
+    return True
 
 
 def suits_logarithm(values: Sequence[Array]) -> bool:

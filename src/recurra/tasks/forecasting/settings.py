@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from recurra.errors import invalid_settings
+from recurra.errors import ConfigError, invalid_settings, unknown
 from recurra.nn.quantile import check_quantile_levels
+from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+Loss = Literal["scaled", "relative", "competition"]
+MEMBER_FIELDS = (
+    "context",
+    "stride",
+    "sequence_length",
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "loss",
+    "steps",
+    "batch_size",
+    "training",
+)
+"""The settings in which the networks of an ensemble may differ."""
+SEEDS_APART = 1000
 
 
 class CheckedModel(BaseModel):
@@ -34,6 +52,7 @@ class ModelSettings(CheckedModel):
     horizon  steps ahead                     context  rows in the window of one step
     season   rows in one season, 1 for none  stride   rows between two recurrent steps
     sequence_length  recurrent steps of one training sequence
+    loss     what errors are measured in while training, see `losses.py`
     """
 
     horizon: int = Field(ge=1, le=10_000)
@@ -46,6 +65,7 @@ class ModelSettings(CheckedModel):
     num_layers: int = Field(default=1, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+    loss: Loss = "scaled"
 
     @field_validator("quantile_levels")
     @classmethod
@@ -87,6 +107,8 @@ class ForecasterSettings(CheckedModel):
     num_layers: int = Field(default=1, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+    loss: Loss = "scaled"
+    logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=48, ge=1)
@@ -98,8 +120,58 @@ class ForecasterSettings(CheckedModel):
     duplicates: Literal["error", "mean", "first", "last"] = "error"
     time_format: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    ensemble: int | tuple[dict[str, Any], ...] = 1
+
+    @field_validator("ensemble")
+    @classmethod
+    def _check_ensemble(
+        cls, value: int | tuple[dict[str, Any], ...]
+    ) -> int | tuple[dict[str, Any], ...]:
+        return check_ensemble(value)
 
     @field_validator("quantile_levels")
     @classmethod
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
+
+
+def check_ensemble(
+    value: int | Sequence[Mapping[str, Any]],
+) -> int | tuple[dict[str, Any], ...]:
+    """The number of networks, or what is different in each, with names that may differ.
+
+    Raises: ConfigError otherwise.
+    """
+    count = value if isinstance(value, int) else len(value)
+    if not 1 <= count <= MOST_MEMBERS:
+        raise ConfigError(
+            f"ensemble has {count} networks; expected 1 to {MOST_MEMBERS}, as a number or as a "
+            "list with the settings of each."
+        )
+    if isinstance(value, int):
+        return value
+    for different in value:
+        for name in different:
+            if name not in MEMBER_FIELDS:
+                raise ConfigError(unknown("setting of an ensemble's network", name, MEMBER_FIELDS))
+    return tuple(dict(different) for different in value)
+
+
+def members(settings: ForecasterSettings) -> tuple[ForecasterSettings, ...]:
+    """The settings of each network of an ensemble, which has seeds of its own and shares `minutes`.
+
+    The first has the seed of `settings`. Raises: ConfigError for a value that is out of range.
+    """
+    ensemble = settings.ensemble
+    each = ({},) * ensemble if isinstance(ensemble, int) else ensemble
+    made = []
+    for number, different in enumerate(each):
+        values = {**settings.model_dump(), **different, "ensemble": 1}
+        values["seed"] = settings.seed + SEEDS_APART * number
+        values["training"] = {**settings.training, **different.get("training", {})}
+        if different.get("steps") is not None:
+            values["minutes"] = None
+        elif settings.minutes is not None:
+            values["minutes"] = settings.minutes / len(each)
+        made.append(ForecasterSettings(**values))
+    return tuple(made)

@@ -6,6 +6,7 @@ time, and the same numbers as reading the whole history at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,8 @@ class SeriesState:
     tail (4, K, r): values, age, running mean and scale of the last r = min(rows, reach) rows; past
     (r, P); now (F,) known-future inputs of the last row; static (S,); sums (K, 4): first value,
     count, sum and squares of the running scale; first (K,) row of the first observed value, −1
-    before it; recurrent: h, or h and c, (K, stride, layers, hidden) each.
+    before it; recurrent: of each network of an ensemble in turn h, or h and c, (K, stride, layers,
+    hidden) each. The ring of rows is one for all of them, as long as the longest reach.
     """
 
     index: int
@@ -54,10 +56,29 @@ class Row:
     now: Array
 
 
-def start_state(settings: ModelSettings, targets: int, past: int, static: Array) -> SeriesState:
-    """The state before a series' first row."""
-    shape = (targets, settings.stride, settings.num_layers, settings.hidden_size)
-    tensors = 2 if settings.cell == "lstm" else 1
+def recurrent_shapes(settings: Sequence[ModelSettings], targets: int) -> list[tuple[int, ...]]:
+    """Shapes of the recurrent tensors of one series, for networks with these `settings`."""
+    return [
+        (targets, one.stride, one.num_layers, one.hidden_size)
+        for one in settings
+        for _ in range(recurrent_tensors(one))
+    ]
+
+
+def recurrent_tensors(settings: ModelSettings) -> int:
+    """How many tensors a recurrent state consists of."""
+    return 2 if settings.cell == "lstm" else 1
+
+
+def longest_reach(settings: Sequence[ModelSettings]) -> int:
+    """Rows that a series' ring keeps, so that every network finds what it reads."""
+    return max(one.reach for one in settings)
+
+
+def start_state(
+    settings: Sequence[ModelSettings], targets: int, past: int, static: Array
+) -> SeriesState:
+    """The state before a series' first row, for networks with these `settings`."""
     return SeriesState(
         index=-1,
         rows=0,
@@ -67,18 +88,18 @@ def start_state(settings: ModelSettings, targets: int, past: int, static: Array)
         static=static,
         sums=np.zeros((targets, 4)),
         first=np.full(targets, -1, dtype=np.int64),
-        recurrent=tuple(torch.zeros(shape) for _ in range(tensors)),
+        recurrent=tuple(torch.zeros(shape) for shape in recurrent_shapes(settings, targets)),
     )
 
 
 def read_states(
-    network: ForkingNetwork, panel: Panel, last_index: npt.NDArray[np.int64]
+    networks: Sequence[ForkingNetwork], panel: Panel, last_index: npt.NDArray[np.int64]
 ) -> list[SeriesState]:
     """The state of every series of a panel after its last row, at grid indices `last_index`."""
     with torch.no_grad():
-        recurrent = final_states(network, panel)
+        recurrent = [part for network in networks for part in final_states(network, panel)]
     targets = int(panel.target.max()) + 1
-    reach = network.settings.reach
+    reach = longest_reach([network.settings for network in networks])
     states = []
     for number in range(panel.channels // targets):
         channel = slice(number * targets, (number + 1) * targets)
@@ -116,11 +137,11 @@ def _sums(truth: Array) -> Array:
     return np.array([seen[0], len(seen), np.cumsum(d)[-1], np.cumsum(d * d)[-1]])
 
 
-def push(network: ForkingNetwork, state: SeriesState, row: Row) -> SeriesState:
+def push(networks: Sequence[ForkingNetwork], state: SeriesState, row: Row) -> SeriesState:
     """The state after one more row, at the next grid index. The old state is left as it was."""
-    settings = network.settings
     sums, first, fresh = _observe(state, row.target)
-    keep = slice(max(0, state.tail.shape[2] + 1 - settings.reach), None)
+    reach = longest_reach([network.settings for network in networks])
+    keep = slice(max(0, state.tail.shape[2] + 1 - reach), None)
     grown = replace(
         state,
         index=state.index + 1,
@@ -131,33 +152,63 @@ def push(network: ForkingNetwork, state: SeriesState, row: Row) -> SeriesState:
         sums=sums,
         first=first,
     )
-    panel, at = _as_panel(settings, grown, None)
-    made = make_steps(panel, torch.arange(panel.channels), at, settings)
-    phase = (grown.rows - 1) % settings.stride
-    before = tuple(part[:, phase].transpose(0, 1).contiguous() for part in state.recurrent)
+    recurrent = []
+    for network, parts in _by_network(networks, state):
+        panel, at = _as_panel(network.settings, grown, None)
+        recurrent += _step(network, parts, panel, at, grown.rows)
+    return replace(grown, recurrent=tuple(recurrent))
+
+
+def _by_network(
+    networks: Sequence[ForkingNetwork], state: SeriesState
+) -> Iterator[tuple[ForkingNetwork, tuple[Tensor, ...]]]:
+    """Each network with its own recurrent tensors."""
+    start = 0
+    for network in networks:
+        count = recurrent_tensors(network.settings)
+        yield network, state.recurrent[start : start + count]
+        start += count
+
+
+def _step(
+    network: ForkingNetwork, parts: tuple[Tensor, ...], panel: Panel, at: Tensor, rows: int
+) -> list[Tensor]:
+    """The recurrent tensors after the last of `rows` rows; those of other phases stay."""
+    made = make_steps(panel, torch.arange(panel.channels), at, network.settings)
+    phase = (rows - 1) % network.settings.stride
+    before = tuple(part[:, phase].transpose(0, 1).contiguous() for part in parts)
     with torch.no_grad():
         _, _, after = network.encode(
             made.window[:, None], made.extra[:, None], state=_as_hx(before)
         )
-    recurrent = []
-    for part, new in zip(
-        state.recurrent, after if isinstance(after, tuple) else (after,), strict=True
-    ):
+    grown = []
+    for part, new in zip(parts, after if isinstance(after, tuple) else (after,), strict=True):
         part = part.clone()
         part[:, phase] = new.transpose(0, 1)
-        recurrent.append(part)
-    return replace(grown, recurrent=tuple(recurrent))
+        grown.append(part)
+    return grown
 
 
-def forecast(network: ForkingNetwork, state: SeriesState, ahead: Array) -> Array:
-    """Quantiles (K, horizon, Q) on the transformed scale after the last row pushed.
+def forecast(networks: Sequence[ForkingNetwork], state: SeriesState, ahead: Array) -> Array:
+    """Quantiles (E, K, horizon, Q) of E networks, transformed scale, after the last row pushed.
 
     ahead (horizon, F): the known-future inputs of the steps ahead.
     """
+    return np.stack(
+        [
+            _forecast_one(network, parts, state, ahead)
+            for network, parts in _by_network(networks, state)
+        ]
+    )
+
+
+def _forecast_one(
+    network: ForkingNetwork, parts: tuple[Tensor, ...], state: SeriesState, ahead: Array
+) -> Array:
     settings = network.settings
     panel, at = _as_panel(settings, state, ahead)
     made = make_steps(panel, torch.arange(panel.channels), at, settings)
-    output = state.recurrent[0][:, (state.rows - 1) % settings.stride, -1]
+    output = parts[0][:, (state.rows - 1) % settings.stride, -1]
     with torch.no_grad():
         embedded = network.embed_steps(made.window, made.extra)
         future = make_future(panel, made, settings)

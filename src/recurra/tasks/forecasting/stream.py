@@ -57,14 +57,14 @@ class ForecastStream:
             static = self._static(event, name)
             static = np.nan_to_num(schema.static_scale.apply(static[None])[0])
             past = len(schema.past_scale.mean)
-            state = start_state(self._fitted.settings, len(schema.target), past, static)
+            state = start_state(self._fitted.members, len(schema.target), past, static)
             state = replace(state, index=index - 1)
         state = self._skip_to(state, index)
         past = schema.past_scale.apply(self._encode(event, schema.past)[None])[0]
         now = schema.future_scale.apply(self._encode(event, schema.future)[None])[0]
         row = self._row(state, index, transform(target[None], schema)[0], past, now)
         ahead = self._ahead(event, index)
-        state = push(self._fitted.network, state, row)
+        state = push(self._fitted.networks, state, row)
         answer = self._answer(name, event[schema.time], state, ahead)
         if state.rows == 1:
             answer["note"] = "first row of a series that training did not know"
@@ -100,7 +100,7 @@ class ForecastStream:
         for row, index in enumerate(series.index.tolist()):
             state = self._skip_to(self._states[series.name], index)
             made = self._row(state, index, targets[row], past[row], future[row])
-            self._states[series.name] = push(self._fitted.network, state, made)
+            self._states[series.name] = push(self._fitted.networks, state, made)
 
     def quantiles(self, series: str, ahead: Array | None = None) -> Array:
         """Forecast (K, horizon, Q) on the original scale after the last observation of `series`.
@@ -110,8 +110,14 @@ class ForecastStream:
         fitted, state = self._fitted, self._states[series]
         if ahead is None:
             ahead = self._calendar(state.index + 1, fitted.settings.horizon)
-        made = forecast(fitted.network, state, ahead)
-        return restore(made, np.arange(len(fitted.schema.target)), fitted.schema)
+        return self._forecast(state, ahead)
+
+    def _forecast(self, state: SeriesState, ahead: Array) -> Array:
+        """Forecast (K, horizon, Q) on the original scale, the mean of an ensemble's."""
+        schema = self._fitted.schema
+        target = np.arange(len(schema.target))
+        made = forecast(self._fitted.networks, state, ahead)
+        return np.asarray(np.mean([restore(one, target, schema) for one in made], axis=0))
 
     def _series_name(self, event: Mapping[str, Any]) -> str:
         column = self._fitted.schema.series
@@ -161,7 +167,7 @@ class ForecastStream:
         now = np.full(len(schema.future_scale.mean), np.nan)
         while state.index < index - 1:
             row = self._row(state, state.index + 1, target, past, now)
-            state = push(self._fitted.network, state, row)
+            state = push(self._fitted.networks, state, row)
         return state
 
     def _calendar(self, index: int, rows: int) -> Array:
@@ -212,8 +218,7 @@ class ForecastStream:
     def _answer(self, name: str, time: Any, state: SeriesState, ahead: Array) -> dict[str, Any]:
         fitted = self._fitted
         schema, levels = fitted.schema, fitted.settings.quantile_levels
-        made = forecast(fitted.network, state, ahead)
-        made = restore(made, np.arange(len(schema.target)), schema)
+        made = self._forecast(state, ahead)
         times = schema.grid.times(state.index + 1 + np.arange(fitted.settings.horizon))
         future: dict[str, Any] = {"time": [format_time(t) for t in times]}
         for k, column in enumerate(schema.target):
