@@ -102,7 +102,8 @@ def forecast_loss(
     unit = (unit / units.step[steps.channel][:, None].to(unit)).to(truth)
     y = _original(truth, logs, level, scale)
     f = _original(quantiles, logs[..., None], level[..., None], scale[..., None])
-    size = (y.abs()[..., None] + f.abs()).clamp(min=1e-9) / 2
+    # Held constant, or a quantile far off would pay less the farther it went.
+    size = (y.abs()[..., None] + f.detach().abs()).clamp(min=1e-9) / 2
     mase = unit * pinball(f, y, levels)
     smape = _pinball_relative(f, y, levels, size)
     return 0.5 * (mase / units.mase + smape / units.smape)

@@ -1,4 +1,7 @@
-"""Running a forecasting recipe: train on the first part, score the official windows of the rest."""
+"""Running a forecasting recipe: train on the first part, score the official windows of the rest.
+
+A recipe with [[forecasting.groups]] is a competition, see `competition.py`; any other is a table.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from pydantic import Field, ValidationError
 from recurra.data.catalogue import locate
 from recurra.data.recipe import Recipe
 from recurra.errors import ConfigError, DataError
+from recurra.report.results import make_outcome
+from recurra.tasks.forecasting.competition import (
+    CompetitionSection,
+    compete,
+    competition_results,
+)
+from recurra.tasks.forecasting.fitted import TASK
 from recurra.tasks.forecasting.forecaster import Forecaster
 from recurra.tasks.forecasting.outcome import evaluation_outcome
 from recurra.tasks.forecasting.settings import CheckedModel
@@ -36,17 +46,46 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
 
     Raises: DataError when the recipe's section is wrong or the data are absent.
     """
+    competes = "groups" in recipe.section
     try:
-        section = ForecastingSection(**recipe.section)
+        section = (CompetitionSection if competes else ForecastingSection)(**recipe.section)
     except (ConfigError, ValidationError) as error:
         raise DataError(f"recipe {recipe.name!r}, [forecasting]: {error}") from error
     if recipe.dataset is None:
         raise DataError(f"recipe {recipe.name!r} names no data set; forecasting needs one.")
-    path = locate(recipe.dataset) / section.file
+    if isinstance(section, CompetitionSection):
+        return _competition(section, recipe.dataset, seed)
+    return _table(section, recipe.dataset, seed)
+
+
+def _competition(section: CompetitionSection, dataset: str, seed: int) -> dict[str, Any]:
+    started = clock.monotonic()
+    entries = compete(section, dataset, seed)
+    sizes = [
+        f"{len(entry.group.test)} {name} series, {entry.group.horizon} steps"
+        for name, entry in entries.items()
+    ]
+    outcome = make_outcome(
+        TASK,
+        f"{dataset}: {'; '.join(sizes)}",
+        competition_results(entries),
+        clock.monotonic() - started,
+    )
+    networks = [1 + len(entry.training.get("others", ())) for entry in entries.values()]
+    outcome["notes"] = [f"networks: {' + '.join(map(str, networks))}, the mean of their quantiles"]
+    outcome["training"] = {
+        name: [one["result"] for one in (entry.training, *entry.training.get("others", ()))]
+        for name, entry in entries.items()
+    }
+    return outcome
+
+
+def _table(section: ForecastingSection, dataset: str, seed: int) -> dict[str, Any]:
+    path = locate(dataset) / section.file
     started = clock.monotonic()
     forecaster = Forecaster(**section.settings, seed=seed)
     forecaster.fit(path, **section.columns, until=section.until)
     evaluation = forecaster.evaluate(path, windows=section.windows)
-    outcome = evaluation_outcome(evaluation, recipe.dataset, clock.monotonic() - started)
+    outcome = evaluation_outcome(evaluation, dataset, clock.monotonic() - started)
     outcome["training"] = forecaster.fitted.training["result"]
     return outcome
