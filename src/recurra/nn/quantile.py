@@ -83,5 +83,11 @@ def pinball(quantiles: Tensor, target: Tensor, levels: Tensor) -> Tensor:
     Shapes: quantiles (..., Q), target (...), levels (Q,) → (...).
     Source: Koenker and Bassett 1978, "Regression Quantiles".
     """
-    error = target.unsqueeze(-1) - quantiles
-    return 2.0 * torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
+    return tilted(target.unsqueeze(-1) - quantiles, levels)
+
+
+def tilted(error: Tensor, levels: Tensor) -> Tensor:
+    """2 · mean_j e_j (τ_j − [e_j < 0]), the quantile loss of errors e (..., Q) → (...)."""
+    # The same as the larger of τ e and (τ − 1) e, at less than half the cost, backward above all.
+    below = (error.detach() < 0).to(error.dtype)
+    return 2.0 * (error * (levels - below)).mean(-1)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recurra.nn.quantile import pinball
+from recurra.nn.quantile import pinball, tilted
 from recurra.tasks.forecasting.features import Steps
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.settings import Loss, ModelSettings
@@ -105,7 +105,7 @@ def forecast_loss(
     # Held constant, or a quantile far off would pay less the farther it went.
     size = (y.abs()[..., None] + f.detach().abs()).clamp(min=1e-9) / 2
     mase = unit * pinball(f, y, levels)
-    smape = _pinball_relative(f, y, levels, size)
+    smape = tilted((y[..., None] - f) / size, levels)
     return 0.5 * (mase / units.mase + smape / units.smape)
 
 
@@ -113,8 +113,3 @@ def _original(value: Tensor, logs: Tensor, level: Tensor, scale: Tensor) -> Tens
     """On the original scale; of targets modelled by logarithm in units of exp(level)."""
     moved = scale * value
     return torch.where(logs, moved.clamp(max=LARGEST_EXPONENT).exp(), level + moved)
-
-
-def _pinball_relative(f: Tensor, y: Tensor, levels: Tensor, size: Tensor) -> Tensor:
-    error = (y[..., None] - f) / size
-    return 2.0 * torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
