@@ -8,6 +8,7 @@ import torch
 from tests.tasks.forecasting.tables import ramp, read, several, wave
 
 from recurra import Forecaster
+from recurra.errors import ConfigError
 from recurra.tasks.forecasting.baselines import naive, seasonal_naive
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.schema import learn_schema
@@ -37,6 +38,19 @@ def test_untrained_median_is_the_baseline(baseline: str, season: int, horizon: i
     history = series[0].target[:51, 0]
     wanted = naive(history, horizon) if baseline == "naive" else seasonal_naive(history, horizon, 7)
     assert made == pytest.approx(wanted, rel=1e-5)
+
+
+def test_skip_may_start_further_back_than_a_season() -> None:
+    frame = several((60,))
+    fitted = untrained(frame, "seasonal_naive", 5, season=3, context=14, skip=9)
+    series = read(frame).series
+    made = fitted.quantiles(series, np.array([0]), np.array([50]))[0, 0, :, 1]
+    assert made == pytest.approx(seasonal_naive(series[0].target[:51, 0], 5, 9), rel=1e-5)
+
+
+def test_skip_beyond_the_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match="skip=15 looks back beyond the window of context=14"):
+        untrained(several((60,)), "seasonal_naive", season=3, skip=15)
 
 
 def test_untrained_season_longer_than_the_window_is_not_smeared_when_it_is_short() -> None:

@@ -72,7 +72,8 @@ class ForkingNetwork(nn.Module):
                 self.season_weight.fill_(1.0)
             elif baseline == "seasonal_naive" and settings.season_in_window:
                 ahead = torch.arange(settings.horizon)
-                phase = settings.context - settings.season + ahead % settings.season
+                back = settings.skip or settings.season
+                phase = settings.context - back + ahead % back
                 self.skip.weight[ahead, phase] = 1.0
             else:
                 self.skip.weight[:, -1] = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recurra.errors import ConfigError, invalid_settings, unknown
 from recurra.nn.quantile import check_quantile_levels
@@ -21,6 +21,7 @@ MEMBER_FIELDS = (
     "hidden_size",
     "num_layers",
     "dropout",
+    "skip",
     "loss",
     "steps",
     "batch_size",
@@ -53,6 +54,8 @@ class ModelSettings(CheckedModel):
     season   rows in one season, 1 for none  stride   rows between two recurrent steps
     sequence_length  recurrent steps of one training sequence
     loss     what errors are measured in while training, see `losses.py`
+    skip     rows that a seasonal skip path looks back before training, a season when None; a week,
+             say, where days are the season but weeks repeat better
     """
 
     horizon: int = Field(ge=1, le=10_000)
@@ -66,11 +69,21 @@ class ModelSettings(CheckedModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
+    skip: int | None = Field(default=None, ge=1)
 
     @field_validator("quantile_levels")
     @classmethod
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
+
+    @model_validator(mode="after")
+    def _check_skip(self) -> ModelSettings:
+        if self.skip is not None and self.skip > self.context:
+            raise ValueError(
+                f"skip={self.skip} looks back beyond the window of context={self.context} rows; "
+                "expected a smaller one, or a larger context"
+            )
+        return self
 
     @property
     def season_in_window(self) -> bool:
@@ -108,6 +121,7 @@ class ForecasterSettings(CheckedModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
+    skip: int | None = Field(default=None, ge=1)
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
