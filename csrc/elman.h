@@ -60,21 +60,21 @@ struct Elman {
     step.packed->u.with_ahead([&](auto ahead) {
       for (index p = range.begin; p < range.end; ++p)
         for_row_groups<S::template most_rows<plain>>(step.active, [&](auto group, index row) {
-        constexpr int R = decltype(group)::value;
-        Vec<T> acc[R][plain];
-        step.start(acc, p, row, bias_stride);
-        const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
-        step.packed->u.template multiply<decltype(ahead)::value>(acc, rows.row, p, s.output, row, step.active);
-        for (int r = 0; r < R; ++r)
-          for (int n = 0; n < plain; ++n) {
-            const index unit = p * panel_units + n * w;
-            const index count = larger(0, smaller(w, s.hidden - unit));
-            if (count < w) acc[r][n] = keep_first(acc[r][n], count);
-            const Vec<T> h = relu ? positive_part(acc[r][n]) : tanh(acc[r][n]);
-            if (step.saved && step.has_zone_h()) store(step.saved[row + r] + unit, h);
-            step.finish_h(row + r, unit, count, h);
-          }
-      });
+          constexpr int R = decltype(group)::value;
+          Vec<T> acc[R][plain];
+          step.start(acc, p, row, bias_stride);
+          const RowBlock<R, T> rows(step.h_in + row * s.state, s.state);
+          step.packed->u.template multiply<decltype(ahead)::value>(acc, rows.row, p, s.output, row, step.active);
+          for (int r = 0; r < R; ++r)
+            for (int n = 0; n < plain; ++n) {
+              const index unit = p * panel_units + n * w;
+              const index count = larger(0, smaller(w, s.hidden - unit));
+              if (count < w) acc[r][n] = keep_first(acc[r][n], count);
+              const Vec<T> h = relu ? positive_part(acc[r][n]) : tanh(acc[r][n]);
+              if (step.saved && step.has_zone_h()) store(step.saved[row + r] + unit, h);
+              step.finish_h(row + r, unit, count, h);
+            }
+        });
     });
   }
 

@@ -225,25 +225,25 @@ struct BackStep {
     weights.with_ahead([&](auto ahead) {
       for (index p = range.begin; p < range.end; ++p)
         for_row_groups<tile_rows<T, N>>(active, [&](auto group, index row) {
-        constexpr int R = decltype(group)::value;
-        Vec<T> acc[R][N];
-        for (int r = 0; r < R; ++r)
-          for (int n = 0; n < N; ++n)
-            acc[r][n] = start ? load(start + (row + r) * sizes.state + p * width + n * lanes<T>) : broadcast(T(0));
-        const RowBlock<R, T> rows(ring + row * ring_size + offset, ring_size);
-        weights.template multiply<decltype(ahead)::value>(acc, rows.row, p, size, row, active);
-        for (int r = 0; r < R; ++r) {
-          for (int n = 0; n < N; ++n) {
-            const index unit = p * width + n * lanes<T>;
-            const index count = larger(0, smaller(lanes<T>, sizes.output - unit));
-            T* to = d_h + (row + r) * sizes.state + unit;
-            Vec<T> value = acc[r][n];
-            if (mask) value = value * load_first(mask[row + r] + unit, count);
-            if (direct) value = value + load(to);
-            store(to, value);
+          constexpr int R = decltype(group)::value;
+          Vec<T> acc[R][N];
+          for (int r = 0; r < R; ++r)
+            for (int n = 0; n < N; ++n)
+              acc[r][n] = start ? load(start + (row + r) * sizes.state + p * width + n * lanes<T>) : broadcast(T(0));
+          const RowBlock<R, T> rows(ring + row * ring_size + offset, ring_size);
+          weights.template multiply<decltype(ahead)::value>(acc, rows.row, p, size, row, active);
+          for (int r = 0; r < R; ++r) {
+            for (int n = 0; n < N; ++n) {
+              const index unit = p * width + n * lanes<T>;
+              const index count = larger(0, smaller(lanes<T>, sizes.output - unit));
+              T* to = d_h + (row + r) * sizes.state + unit;
+              Vec<T> value = acc[r][n];
+              if (mask) value = value * load_first(mask[row + r] + unit, count);
+              if (direct) value = value + load(to);
+              store(to, value);
+            }
           }
-        }
-      });
+        });
     });
   }
 };
