@@ -67,6 +67,10 @@ def train(
     ensemble: Annotated[
         int | None, typer.Option(help="Networks that forecast together [default: 1].")
     ] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option("--calibrate", help="Move the quantiles to hold what they say, see the docs."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
     ] = None,
@@ -110,6 +114,7 @@ def train(
         "season": season,
         "cell": cell,
         "ensemble": ensemble,
+        "calibrate": calibrate,
         "minutes": minutes,
         "steps": steps,
         "seed": seed,
@@ -140,6 +145,8 @@ def train(
         return
     for note in forecaster.fitted.notes:
         typer.echo(note)
+    if forecaster.fitted.calibration is not None:
+        typer.echo(repr(forecaster.fitted.calibration))
     best = "" if result["best_step"] is None else f", best at step {result['best_step']}"
     typer.echo(f"trained {result['steps']} steps in {result['seconds']:.0f} s{best}")
     typer.echo(f"saved to {out}")
@@ -189,9 +196,10 @@ def predict(
         str | None, typer.Option(help="File to write, .csv or .parquet; - for CSV on stdout.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Changes nothing: these forecasts involve no chance.")
+    samples: Annotated[
+        int | None, typer.Option(help="Write this many scenario paths instead of quantiles.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of --samples; quantiles involve no chance.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -201,18 +209,23 @@ def predict(
     Example:
       recurra forecast predict runs/sales sales.csv --out next.csv --plot next.png
 
-    The answer has one row per series, target and step, and one column per quantile.
+    The answer has one row per series, target and step, and one column per quantile; with --samples
+    one row per path besides, and the column value.
     """
     from recurra.cli.output import print_json, print_table
     from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
+    from recurra.tasks.forecasting.frames import quantile_name
 
     if out == "-" and as_json:
         raise ConfigError("--out - and --json both write to stdout. Give one of them.")
     _check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
     _check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
-    frame = forecaster.predict(table)
+    if samples is None:
+        frame = forecaster.predict(table)
+    else:
+        frame = forecaster.sample(table, count=samples, seed=seed)
     if plot is not None:
         _plot(forecaster, table, plot)
     if out is not None:
@@ -224,14 +237,14 @@ def predict(
         columns = {name: _plain(frame[name]) for name in frame.columns}
         print_json({"task": "forecasting", "run": str(run), "forecast": columns})
     elif out is None:
-        first = len(frame.columns) - len(forecaster.settings.quantile_levels)
-        shown = [name for name in frame.columns[first:] if name in ("q0.1", "q0.5", "q0.9")]
-        wanted = [*frame.columns[:first], *shown]
+        quantiles = set(map(quantile_name, forecaster.settings.quantile_levels))
+        hidden = quantiles - {"q0.1", "q0.5", "q0.9"}
+        wanted = [name for name in frame.columns if name not in hidden]
         rows = [list(row) for row in zip(*(_plain(frame[name]) for name in wanted), strict=True)]
         print_table(wanted, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
             typer.echo(
-                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all quantiles"
+                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all columns"
             )
 
 
