@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recurra.tasks.forecasting.encode import final_states
+from recurra.tasks.forecasting.encode import Network, final_states, forecast_windows
 from recurra.tasks.forecasting.features import make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel, RunningScale
+from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
 
 Array = npt.NDArray[np.float64]
@@ -66,7 +67,9 @@ def recurrent_shapes(settings: Sequence[ModelSettings], targets: int) -> list[tu
 
 
 def recurrent_tensors(settings: ModelSettings) -> int:
-    """How many tensors a recurrent state consists of."""
+    """How many tensors a recurrent state consists of; none of a network that reads a window."""
+    if settings.windowed:
+        return 0
     return 2 if settings.cell == "lstm" else 1
 
 
@@ -93,7 +96,7 @@ def start_state(
 
 
 def read_states(
-    networks: Sequence[ForkingNetwork], panel: Panel, last_index: npt.NDArray[np.int64]
+    networks: Sequence[Network], panel: Panel, last_index: npt.NDArray[np.int64]
 ) -> list[SeriesState]:
     """The state of every series of a panel after its last row, at grid indices `last_index`."""
     with torch.no_grad():
@@ -137,7 +140,7 @@ def _sums(truth: Array) -> Array:
     return np.array([seen[0], len(seen), np.cumsum(d)[-1], np.cumsum(d * d)[-1]])
 
 
-def push(networks: Sequence[ForkingNetwork], state: SeriesState, row: Row) -> SeriesState:
+def push(networks: Sequence[Network], state: SeriesState, row: Row) -> SeriesState:
     """The state after one more row, at the next grid index. The old state is left as it was."""
     sums, first, fresh = _observe(state, row.target)
     reach = longest_reach([network.settings for network in networks])
@@ -154,14 +157,16 @@ def push(networks: Sequence[ForkingNetwork], state: SeriesState, row: Row) -> Se
     )
     recurrent = []
     for network, parts in _by_network(networks, state):
+        if isinstance(network, SegmentNetwork):
+            continue
         panel, at = _as_panel(network.settings, grown, None)
         recurrent += _step(network, parts, panel, at, grown.rows)
     return replace(grown, recurrent=tuple(recurrent))
 
 
 def _by_network(
-    networks: Sequence[ForkingNetwork], state: SeriesState
-) -> Iterator[tuple[ForkingNetwork, tuple[Tensor, ...]]]:
+    networks: Sequence[Network], state: SeriesState
+) -> Iterator[tuple[Network, tuple[Tensor, ...]]]:
     """Each network with its own recurrent tensors."""
     start = 0
     for network in networks:
@@ -189,7 +194,7 @@ def _step(
     return grown
 
 
-def forecast(networks: Sequence[ForkingNetwork], state: SeriesState, ahead: Array) -> Array:
+def forecast(networks: Sequence[Network], state: SeriesState, ahead: Array) -> Array:
     """Quantiles (E, K, horizon, Q) of E networks, transformed scale, after the last row pushed.
 
     ahead (horizon, F): the known-future inputs of the steps ahead.
@@ -203,10 +208,14 @@ def forecast(networks: Sequence[ForkingNetwork], state: SeriesState, ahead: Arra
 
 
 def _forecast_one(
-    network: ForkingNetwork, parts: tuple[Tensor, ...], state: SeriesState, ahead: Array
+    network: Network, parts: tuple[Tensor, ...], state: SeriesState, ahead: Array
 ) -> Array:
     settings = network.settings
     panel, at = _as_panel(settings, state, ahead)
+    if isinstance(network, SegmentNetwork):
+        with torch.no_grad():
+            made_all = forecast_windows(network, panel, torch.arange(panel.channels), at)
+        return np.asarray(made_all.numpy())
     made = make_steps(panel, torch.arange(panel.channels), at, settings)
     output = parts[0][:, (state.rows - 1) % settings.stride, -1]
     with torch.no_grad():
