@@ -59,6 +59,9 @@ def train(
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="forking or segments [default: forking].")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Rows one step looks back.")] = None,
     season: Annotated[
         int | None, typer.Option(help="Rows in a season, 1 for none [default: found in the data].")
@@ -106,6 +109,7 @@ def train(
         "frequency": freq,
         "duplicates": duplicates,
         "time_format": time_format,
+        "model": model,
         "context": context,
         "season": season,
         "cell": cell,

@@ -25,7 +25,13 @@ from recurra.tasks.forecasting.learning import (
     training_settings,
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
-from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings, Loss, members
+from recurra.tasks.forecasting.settings import (
+    QUANTILE_LEVELS,
+    Design,
+    ForecasterSettings,
+    Loss,
+    members,
+)
 from recurra.tasks.forecasting.stream import ForecastStream
 from recurra.tasks.forecasting.updating import (
     forecast_states,
@@ -43,8 +49,12 @@ class Forecaster:
     normalised by what is known then, and forecasts every step ahead, nine quantiles each.
 
     horizon         steps ahead
+    model           "forking", a causal network that reads every row once and forecasts from every
+                    step; or "segments", a GRU over pieces of a look-back window, which takes no
+                    covariates and suits long horizons; see `network.py` and `segments.py`
     context         rows in the window of one step; from the frequency and season when None, as are
-                    stride, the rows between steps, and sequence_length, the steps in training
+                    stride, the rows between steps, and sequence_length, the steps in training;
+                    with model="segments" the look-back, and `segment` the rows in one piece of it
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
@@ -85,7 +95,9 @@ class Forecaster:
         self,
         *,
         horizon: int,
+        model: Design = "forking",
         context: int | None = None,
+        segment: int | None = None,
         season: int | None = None,
         stride: int | None = None,
         sequence_length: int | None = None,

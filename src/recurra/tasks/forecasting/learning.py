@@ -28,7 +28,17 @@ from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
 STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels", "loss", "skip")
+NETWORK_FIELDS = (
+    "model",
+    "segment",
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "quantile_levels",
+    "loss",
+    "skip",
+)
 RESERVED = ("step", "target")
 SMALL_NETWORK = 128
 
@@ -96,6 +106,7 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
             "shorter horizon."
         )
     each = members(settings)
+    _check_covariates(table, each)
     models, schema = _designs(table, each)
     panel = build_panel(table.series, schema, settings.horizon)
     made = []
@@ -239,6 +250,17 @@ def _check_names(table: SeriesSet, settings: ForecasterSettings) -> None:
             )
 
 
+def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> None:
+    """A network that reads windows of the targets alone has no use for covariates."""
+    columns = table.columns
+    given = (*columns.future, *columns.past, *columns.static)
+    if given and any(one.model == "segments" for one in each):
+        raise ConfigError(
+            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"{', '.join(given)} are given. Leave them out, or use model='forking'."
+        )
+
+
 def _designs(
     table: SeriesSet, each: Sequence[ForecasterSettings]
 ) -> tuple[list[ModelSettings], Schema]:
@@ -286,7 +308,7 @@ def _describe(
     notes = [
         f"frequency: {table.frequency.name}",
         f"season: {season}",
-        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
+        _describe_window(model),
     ]
     logarithm = [name for name, log in zip(schema.target, schema.logarithm, strict=True) if log]
     if logarithm:
@@ -298,3 +320,12 @@ def _describe(
     if not any(kept):
         notes.append("too short to keep rows for validation; trained for a fixed length")
     return tuple(notes)
+
+
+def _describe_window(model: ModelSettings) -> str:
+    if model.windowed:
+        return (
+            f"window of {model.context} rows in segments of {model.segment}, horizon "
+            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+        )
+    return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"

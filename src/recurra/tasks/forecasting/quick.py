@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recurra.tasks.forecasting.encode import Network
 from recurra.tasks.forecasting.features import CLIP, FLOOR
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import RunningScale
@@ -33,8 +34,10 @@ Single = npt.NDArray[np.float32]
 class RowReader:
     """Takes single rows of any series of a fitted model, with the weights that it had when made."""
 
-    def __init__(self, networks: Sequence[ForkingNetwork], targets: int) -> None:
-        self._steppers = [_Stepper(network, targets) for network in networks]
+    def __init__(self, networks: Sequence[Network], targets: int) -> None:
+        # The others read windows, and have nothing to step.
+        forking = [network for network in networks if isinstance(network, ForkingNetwork)]
+        self._steppers = [_Stepper(network, targets) for network in forking]
         self._reach = longest_reach([network.settings for network in networks])
 
     def read(self, state: SeriesState, target: Array, past: Array, now: Array) -> SeriesState:

@@ -13,7 +13,10 @@ from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Loss = Literal["scaled", "relative", "competition"]
+Design = Literal["forking", "segments"]
 MEMBER_FIELDS = (
+    "model",
+    "segment",
     "context",
     "stride",
     "sequence_length",
@@ -29,6 +32,21 @@ MEMBER_FIELDS = (
 )
 """The settings in which the networks of an ensemble may differ."""
 SEEDS_APART = 1000
+SEGMENTS_ONLY: dict[str, Any] = {
+    "stride": 1,
+    "sequence_length": 1,
+    "cell": "gru",
+    "num_layers": 1,
+    "skip": None,
+}
+"""What model="segments" has no choice in."""
+SEGMENTS_WHY = {
+    "stride": "which has no steps between windows",
+    "sequence_length": "which has no steps between windows",
+    "cell": "which is a GRU",
+    "num_layers": "which has one layer",
+    "skip": "which has no seasonal skip",
+}
 
 
 class CheckedModel(BaseModel):
@@ -50,6 +68,9 @@ class CheckedModel(BaseModel):
 class ModelSettings(CheckedModel):
     """Shape of the network and of the window that each of its steps sees; checked when made.
 
+    model    "forking" or "segments", see `network.py` and `segments.py`; the latter has a window
+             and no steps: stride and sequence_length are 1
+    segment  rows in a segment of the window, with model="segments"
     horizon  steps ahead                     context  rows in the window of one step
     season   rows in one season, 1 for none  stride   rows between two recurrent steps
     sequence_length  recurrent steps of one training sequence
@@ -58,6 +79,8 @@ class ModelSettings(CheckedModel):
              say, where days are the season but weeks repeat better
     """
 
+    model: Design = "forking"
+    segment: int | None = Field(default=None, ge=1, le=100_000)
     horizon: int = Field(ge=1, le=10_000)
     context: int = Field(ge=1, le=100_000)
     season: int = Field(ge=1, le=10_000_000)
@@ -77,6 +100,29 @@ class ModelSettings(CheckedModel):
         return check_quantile_levels(value)
 
     @model_validator(mode="after")
+    def _check_design(self) -> ModelSettings:
+        if not self.windowed:
+            if self.segment is not None:
+                raise ValueError(
+                    f"segment={self.segment} has no meaning with model='forking'; leave it out, or "
+                    "use model='segments'"
+                )
+            return self
+        for name, only in SEGMENTS_ONLY.items():
+            value = getattr(self, name)
+            if value != only:
+                raise ValueError(
+                    f"{name}={value!r} has no meaning with model='segments', {SEGMENTS_WHY[name]}; "
+                    f"leave it out, or use model='forking'"
+                )
+        if self.segment is None or self.segment > self.context:
+            raise ValueError(
+                f"segment={self.segment} does not fit into the window of context={self.context} "
+                "rows; expected a smaller one, or a larger context"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_skip(self) -> ModelSettings:
         if self.skip is not None and self.skip > self.context:
             raise ValueError(
@@ -84,6 +130,11 @@ class ModelSettings(CheckedModel):
                 "expected a smaller one, or a larger context"
             )
         return self
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a forecast depends on the last `context` rows alone, and no state is kept."""
+        return self.model == "segments"
 
     @property
     def season_in_window(self) -> bool:
@@ -103,6 +154,8 @@ class ModelSettings(CheckedModel):
     @property
     def reach(self) -> int:
         """Rows before an origin that its step reads, the origin included."""
+        if self.windowed:
+            return self.context
         season = self.season + self.season_smoothing if self.long_season else 0
         return max(self.context, season) + self.stride
 
@@ -110,6 +163,8 @@ class ModelSettings(CheckedModel):
 class ForecasterSettings(CheckedModel):
     """The arguments of `Forecaster`; None leaves a choice to the data."""
 
+    model: Design = "forking"
+    segment: int | None = Field(default=None, ge=1, le=100_000)
     horizon: int = Field(ge=1, le=10_000)
     context: int | None = Field(default=None, ge=1, le=100_000)
     season: int | None = Field(default=None, ge=1, le=10_000_000)
