@@ -163,7 +163,7 @@ class ForecastStream:
 
     def _calendar_block(self, number: int) -> Array:
         first = number * CALENDAR_ROWS
-        return self._grid.calendar(np.arange(first, first + CALENDAR_ROWS, dtype=np.int64))
+        return self._grid.calendar_between(first, first + CALENDAR_ROWS)
 
     def _encode(self, event: Mapping[str, Any], columns: Sequence[str]) -> Array:
         """Covariates of an event as numbers; text is one-hot over the categories of training."""

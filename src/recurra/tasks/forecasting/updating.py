@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from recurra.data.series import Series
 from recurra.errors import DataError
 from recurra.tasks.forecasting.continuing import Rows, advance, forecast
 from recurra.tasks.forecasting.fitted import Fitted
-from recurra.tasks.forecasting.schema import restore, transform
+from recurra.tasks.forecasting.schema import Schema, restore, transform
 from recurra.tasks.forecasting.state import SeriesState
 
 Array = npt.NDArray[np.float64]
+Calendar = Callable[[int, int], Array]
 
 
 def update_states(fitted: Fitted, series: Sequence[Series]) -> dict[str, SeriesState]:
@@ -42,7 +44,7 @@ def check_after(fitted: Fitted, series: Series, state: SeriesState) -> None:
             f"one read, {format_time(last)}. Give new rows only, each once."
         )
     static = np.nan_to_num(schema.static_scale.apply(series.static))
-    if not np.allclose(static, state.static, rtol=1e-9, atol=1e-9):
+    if len(static) and not np.allclose(static, state.static, rtol=1e-9, atol=1e-9):
         raise DataError(
             f"{called(series.name)} has other static covariates ({', '.join(schema.static)}) than "
             "before. Correct them, or give the series another name."
@@ -53,48 +55,53 @@ def follow(
     fitted: Fitted, states: Sequence[SeriesState], series: Sequence[Series]
 ) -> list[SeriesState]:
     """The states after the rows of each series, which all come after them."""
-    return advance(
-        fitted.networks,
-        states,
-        [_rows(fitted, state, one) for state, one in zip(states, series, strict=True)],
-    )
+    calendar = functools.lru_cache(maxsize=64)(fitted.schema.grid.calendar_between)
+    rows = [
+        _rows(fitted.schema, state, one, calendar)
+        for state, one in zip(states, series, strict=True)
+    ]
+    return advance(fitted.networks, states, rows)
 
 
 def skip_to(fitted: Fitted, state: SeriesState, index: int) -> SeriesState:
     """The state after the missing rows before grid index `index`."""
-    return advance(fitted.networks, [state], [_missing(fitted, state.index + 1, index)])[0]
+    return advance(fitted.networks, [state], [_missing(fitted.schema, state.index + 1, index)])[0]
 
 
-def _rows(fitted: Fitted, state: SeriesState, series: Series) -> Rows:
+def _rows(schema: Schema, state: SeriesState, series: Series, calendar: Calendar) -> Rows:
     """The rows of a series and the missing ones before them, as the network sees them."""
-    schema = fitted.schema
-    gap = _missing(fitted, state.index + 1, series.start)
-    count = len(series.target)
-    calendar = schema.grid.calendar(series.index)
-    now = np.concatenate((schema.future_scale.apply(series.future[:count]), calendar), axis=1)
+    first, after = series.start, series.start + len(series.target)
+    known = schema.future_scale.apply(series.future[: after - first])
+    rows = Rows(
+        target=transform(series.target, schema),
+        past=schema.past_scale.apply(series.past),
+        now=np.concatenate((known, calendar(first, after)), axis=1),
+    )
+    if first == state.index + 1:
+        return rows
+    gap = _missing(schema, state.index + 1, first)
     return Rows(
-        target=np.concatenate((gap.target, transform(series.target, schema))),
-        past=np.concatenate((gap.past, schema.past_scale.apply(series.past))),
-        now=np.concatenate((gap.now, now)),
+        target=np.concatenate((gap.target, rows.target)),
+        past=np.concatenate((gap.past, rows.past)),
+        now=np.concatenate((gap.now, rows.now)),
     )
 
 
-def _missing(fitted: Fitted, first: int, after: int) -> Rows:
+def _missing(schema: Schema, first: int, after: int) -> Rows:
     """Rows without values, from grid index `first` to before `after`."""
-    schema, count = fitted.schema, after - first
-    calendar = schema.grid.calendar(np.arange(first, after, dtype=np.int64))
+    count = after - first
     future = np.full((count, len(schema.future_scale.mean)), np.nan)
     return Rows(
         target=np.full((count, len(schema.target)), np.nan),
         past=np.full((count, len(schema.past_scale.mean)), np.nan),
-        now=np.concatenate((future, calendar), axis=1),
+        now=np.concatenate((future, schema.grid.calendar_between(first, after)), axis=1),
     )
 
 
 def known_ahead(fitted: Fitted, series: Series, index: int) -> Array:
     """Inputs (horizon, F) of the steps after grid index `index`, from a series that covers them."""
     schema, horizon = fitted.schema, fitted.settings.horizon
-    calendar = schema.grid.calendar(index + 1 + np.arange(horizon, dtype=np.int64))
+    calendar = schema.grid.calendar_between(index + 1, index + 1 + horizon)
     if not schema.future:
         return calendar
     row = index + 1 - series.start
@@ -111,12 +118,8 @@ def forecast_states(
     """
     schema, horizon = fitted.schema, fitted.settings.horizon
     if ahead is None:
-        steps = 1 + np.arange(horizon, dtype=np.int64)
-        grid = schema.grid
-        calendar: Mapping[int, Array] = {
-            index: grid.calendar(index + steps) for index in {state.index for state in states}
-        }
-        ahead = [calendar[state.index] for state in states]
+        between = functools.lru_cache(maxsize=64)(schema.grid.calendar_between)
+        ahead = [between(state.index + 1, state.index + 1 + horizon) for state in states]
     made = forecast(fitted.networks, states, ahead)
     target = np.tile(np.arange(len(schema.target)), len(states))
     flat = [restore(one.reshape(-1, *one.shape[2:]), target, schema) for one in made]
