@@ -54,7 +54,8 @@ class Forecaster:
                     covariates and suits long horizons; see `network.py` and `segments.py`
     context         rows in the window of one step; from the frequency and season when None, as are
                     stride, the rows between steps, and sequence_length, the steps in training;
-                    with model="segments" the look-back, and `segment` the rows in one piece of it
+                    with model="segments" the look-back, `segment` the rows in one piece of it, and
+                    `linear` whether a linear map of it, solved in closed form, comes first
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
@@ -98,6 +99,7 @@ class Forecaster:
         model: Design = "forking",
         context: int | None = None,
         segment: int | None = None,
+        linear: bool = False,
         season: int | None = None,
         stride: int | None = None,
         sequence_length: int | None = None,

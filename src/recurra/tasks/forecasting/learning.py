@@ -18,6 +18,7 @@ from recurra.runs import RunFolder, read_json, write_json
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
+from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
@@ -31,6 +32,7 @@ STEPS_WITHOUT_VALIDATION = 500
 NETWORK_FIELDS = (
     "model",
     "segment",
+    "linear",
     "cell",
     "hidden_size",
     "num_layers",
@@ -137,6 +139,8 @@ def _member(
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
     task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
+    if model.linear:
+        solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
     return Member(task, training), kept

@@ -8,11 +8,15 @@ c to the target. No h_j waits for another, so the horizon costs one step. Window
 their last value and by the deviation of everything seen so far. W_o starts at zero, so an untrained
 network's median is the last value.
 
+With `linear`, L x is added, where L is solved in closed form before training and then held, see
+`linear_skip.py`: the GRU learns what a linear map of the window misses. Trained together they fit
+the training rows' noise.
+
 Nothing but the window is read: a stream keeps a ring of `context` rows and no recurrent state.
 
 Source: Lin et al. 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
-Forecasting", sections 3.2 to 3.4, with parallel multi-step forecasting; dividing by the deviation
-and the quantiles are ours.
+Forecasting", sections 3.2 to 3.4, with parallel multi-step forecasting; dividing by the deviation,
+the quantiles and the linear map are ours.
 """
 
 from __future__ import annotations
@@ -50,6 +54,10 @@ class SegmentNetwork(nn.Module):
         self.place = nn.Parameter(torch.randn(self.segments_ahead, hidden - hidden // 2))
         self.target = nn.Parameter(torch.randn(targets, hidden // 2))
         self.out = nn.Linear(hidden, width * len(levels))
+        self.linear: nn.Parameter | None = None
+        if settings.linear:
+            shape = (settings.horizon, settings.context)
+            self.linear = nn.Parameter(torch.zeros(shape), requires_grad=False)
         self.dropout = nn.Dropout(settings.dropout)
         self.sort = SortedQuantiles(levels)
         nn.init.zeros_(self.out.weight)
@@ -63,7 +71,10 @@ class SegmentNetwork(nn.Module):
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Quantiles (..., horizon, Q); `future` and `lengths` are for designs that read them."""
-        return self.decode(self.encode(window), extra)
+        quantiles = self.decode(self.encode(window), extra)
+        if self.linear is None:
+            return quantiles
+        return quantiles + functional.linear(window, self.linear).unsqueeze(-1)
 
     def encode(self, window: Tensor) -> Tensor:
         """h (..., hidden): the state after the last segment."""

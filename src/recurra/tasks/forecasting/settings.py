@@ -17,6 +17,7 @@ Design = Literal["forking", "segments"]
 MEMBER_FIELDS = (
     "model",
     "segment",
+    "linear",
     "context",
     "stride",
     "sequence_length",
@@ -71,6 +72,8 @@ class ModelSettings(CheckedModel):
     model    "forking" or "segments", see `network.py` and `segments.py`; the latter has a window
              and no steps: stride and sequence_length are 1
     segment  rows in a segment of the window, with model="segments"
+    linear   whether a linear map of the window, solved in closed form, carries the forecast of
+             model="segments", which then learns what is missing
     horizon  steps ahead                     context  rows in the window of one step
     season   rows in one season, 1 for none  stride   rows between two recurrent steps
     sequence_length  recurrent steps of one training sequence
@@ -81,6 +84,7 @@ class ModelSettings(CheckedModel):
 
     model: Design = "forking"
     segment: int | None = Field(default=None, ge=1, le=100_000)
+    linear: bool = False
     horizon: int = Field(ge=1, le=10_000)
     context: int = Field(ge=1, le=100_000)
     season: int = Field(ge=1, le=10_000_000)
@@ -102,11 +106,12 @@ class ModelSettings(CheckedModel):
     @model_validator(mode="after")
     def _check_design(self) -> ModelSettings:
         if not self.windowed:
-            if self.segment is not None:
-                raise ValueError(
-                    f"segment={self.segment} has no meaning with model='forking'; leave it out, or "
-                    "use model='segments'"
-                )
+            for name in ("segment", "linear"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name}={getattr(self, name)} has no meaning with model='forking'; leave "
+                        "it out, or use model='segments'"
+                    )
             return self
         for name, only in SEGMENTS_ONLY.items():
             value = getattr(self, name)
@@ -165,6 +170,7 @@ class ForecasterSettings(CheckedModel):
 
     model: Design = "forking"
     segment: int | None = Field(default=None, ge=1, le=100_000)
+    linear: bool = False
     horizon: int = Field(ge=1, le=10_000)
     context: int | None = Field(default=None, ge=1, le=100_000)
     season: int | None = Field(default=None, ge=1, le=10_000_000)
