@@ -78,6 +78,13 @@ class Stack(nn.Module):
         """The recurrent layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, Recurrent)]
 
+    @property
+    def input_size(self) -> int:
+        """Features of x: of the first layer that says them; the others keep their number."""
+        sized = (one for one in self.layers if isinstance(one, nn.Linear | Recurrent))
+        first = next(sized)
+        return first.in_features if isinstance(first, nn.Linear) else first.input_size
+
     def forward(
         self,
         input: Tensor,
