@@ -30,7 +30,7 @@ def test_a_stream_has_the_bits_of_the_network(design: str) -> None:
     network = make(**DESIGNS[design])
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3]])
     with torch.no_grad():
-        features, _ = network(tokens)
+        features, state = network(tokens)
         expected = network.log_probs(features[0])
     stream = network.stream()
     steps = torch.stack([stream.push(int(token)) for token in tokens[0]])

@@ -1,7 +1,10 @@
 """The language-model network: embedding, recurrent layers, and a soft-max over the vocabulary.
 
     e_t = E[token_t];  x = e;  x = layer_k(x) for each layer, with norms and residuals where asked;
-    p(token_{t+1}) = softmax(W x_t + b), with W = E when tied
+    p(token_{t+1}) = softmax(W x_t + b)
+
+Tied, W = E, and e_t = √size · E[token_t], so that rows which are small enough to be an output's are
+large enough to be seen as an input.
 
 Dropouts, in training only, each with a probability of its own (Merity, Keskar and Socher 2017,
 "Regularizing and optimizing LSTM language models", section 4): `embedding_dropout` leaves out whole
@@ -13,6 +16,7 @@ Tying: Press and Wolf 2017, Inan, Khosravi and Socher 2017.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,9 +118,8 @@ class LanguageNetwork(nn.Module):
         self.norms = nn.ModuleList(nn.RMSNorm(size, eps=1e-6) for size in (sizes if norm else ()))
         self.output_weight = None if tied else nn.Parameter(torch.empty(vocab_size, sizes[-1]))
         self.softmax = AdaptiveSoftmax(sizes[-1], vocab_size, cutoffs)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        if self.output_weight is not None:
-            nn.init.uniform_(self.output_weight, -0.1, 0.1)
+        self._scale = math.sqrt(embedded) if tied else 1.0
+        nn.init.uniform_(self._weight, -0.1, 0.1)  # that of the output; an embedding is normal
 
     def forward(
         self, tokens: Tensor, state: LayerStates | None = None, reset: Tensor | None = None
@@ -157,7 +160,10 @@ class LanguageNetwork(nn.Module):
         weight = self.embedding.weight
         if self.training and self.embedding_dropout > 0:
             weight = weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout)
-        return F.embedding(tokens.long(), weight)
+        return self._look_up(tokens, weight)
+
+    def _look_up(self, tokens: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding(tokens.long(), weight) * self._scale
 
     def _drop(self, x: Tensor, p: float) -> Tensor:
         if not self.training or p == 0:
@@ -189,7 +195,7 @@ class LanguageStream:
     def push(self, token: int) -> Tensor:
         """log p (vocab_size,) of what follows `token`, in nats."""
         network = self._network
-        x = network.embedding.weight[token : token + 1]
+        x = network._look_up(torch.tensor([token]), network.embedding.weight)
         for k, stream in enumerate(self._streams):
             x = network._add(x, stream.push(network._norm(k, x)))
         return network.log_probs(network._norm(len(self._streams), x))[0]
@@ -198,7 +204,7 @@ class LanguageStream:
     def push_chunk(self, tokens: Tensor) -> Tensor:
         """The features (T, output_size) after each of some tokens (T,), as `push` has them."""
         network = self._network
-        x = F.embedding(tokens.long(), network.embedding.weight)[None]
+        x = network._look_up(tokens, network.embedding.weight)[None]
         for k, stream in enumerate(self._streams):
             x = network._add(x, stream.push_chunk(network._norm(k, x)))
         return network._norm(len(self._streams), x)[0]
