@@ -49,7 +49,8 @@ class Forecaster:
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
     loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
-                    series, or by the two measures of "competition"s; see `losses.py`
+                    series, "balanced" between these two, or by the two measures of "competition"s;
+                    see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
                     missing; where all values keep away from 0 when None

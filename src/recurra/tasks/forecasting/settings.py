@@ -12,7 +12,7 @@ from recurra.nn.quantile import check_quantile_levels
 from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-Loss = Literal["scaled", "relative", "competition"]
+Loss = Literal["scaled", "relative", "balanced", "competition"]
 MEMBER_FIELDS = (
     "context",
     "stride",
