@@ -89,7 +89,7 @@ def final_states(network: ForkingNetwork, panel: Panel) -> tuple[Tensor, ...]:
 
 
 def _steps_at_once(settings: ModelSettings) -> int:
-    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.context))
+    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.rows_read))
 
 
 def _groups(count: Tensor, settings: ModelSettings) -> Iterator[Tensor]:

@@ -28,7 +28,16 @@ from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
 STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels", "loss", "skip")
+NETWORK_FIELDS = (
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "quantile_levels",
+    "loss",
+    "skip",
+    "profile",
+)
 RESERVED = ("step", "target")
 SMALL_NETWORK = 128
 

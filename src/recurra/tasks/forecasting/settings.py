@@ -22,6 +22,7 @@ MEMBER_FIELDS = (
     "num_layers",
     "dropout",
     "skip",
+    "profile",
     "loss",
     "steps",
     "batch_size",
@@ -56,6 +57,8 @@ class ModelSettings(CheckedModel):
     loss     what errors are measured in while training, see `losses.py`
     skip     rows that a seasonal skip path looks back before training, a season when None; a week,
              say, where days are the season but weeks repeat better
+    profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
+             besides the window; 0 for none
     """
 
     horizon: int = Field(ge=1, le=10_000)
@@ -70,6 +73,7 @@ class ModelSettings(CheckedModel):
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
+    profile: int = Field(default=0, ge=0, le=1000)
 
     @field_validator("quantile_levels")
     @classmethod
@@ -84,6 +88,35 @@ class ModelSettings(CheckedModel):
                 "expected a smaller one, or a larger context"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_profile(self) -> ModelSettings:
+        if self.profile and self.period < 2:
+            raise ValueError(
+                f"profile={self.profile} needs a season of two rows or more, and season is "
+                f"{self.season}; give season, or leave profile out"
+            )
+        return self
+
+    @property
+    def period(self) -> int:
+        """Rows that the seasonal skip path and the profile look back."""
+        return self.skip or self.season
+
+    @property
+    def profile_size(self) -> int:
+        """Columns of the profile: the steps ahead, up to one period."""
+        return min(self.horizon, self.period) if self.profile else 0
+
+    @property
+    def rows_read(self) -> int:
+        """Rows up to an origin that its window and profile are made of."""
+        return max(self.context, self.profile * self.period)
+
+    @property
+    def window_size(self) -> int:
+        """Columns of the window of one step, the profile included."""
+        return self.context + self.profile_size
 
     @property
     def season_in_window(self) -> bool:
@@ -104,7 +137,7 @@ class ModelSettings(CheckedModel):
     def reach(self) -> int:
         """Rows before an origin that its step reads, the origin included."""
         season = self.season + self.season_smoothing if self.long_season else 0
-        return max(self.context, season) + self.stride
+        return max(self.rows_read, season) + self.stride
 
 
 class ForecasterSettings(CheckedModel):
@@ -122,6 +155,7 @@ class ForecasterSettings(CheckedModel):
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
+    profile: int = Field(default=0, ge=0, le=1000)
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
