@@ -128,7 +128,7 @@ def final_states(
 
 
 def _steps_at_once(settings: ModelSettings) -> int:
-    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.context))
+    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.rows_read))
 
 
 def _groups(count: Tensor, settings: ModelSettings) -> Iterator[Tensor]:

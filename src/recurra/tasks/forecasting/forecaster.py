@@ -60,8 +60,10 @@ class Forecaster:
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
     loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
-                    series, or by the two measures of "competition"s; see `losses.py`
+                    series, "balanced" between these two, or by the two measures of "competition"s;
+                    see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
+    profile         past seasons (of `skip` rows when given) whose mean shape is an input
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
                     missing; where all values keep away from 0 when None
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
@@ -110,6 +112,7 @@ class Forecaster:
         quantile_levels: Sequence[float] = QUANTILE_LEVELS,
         loss: Loss = "scaled",
         skip: int | None = None,
+        profile: int = 0,
         logarithm: bool | None = None,
         minutes: float | None = None,
         steps: int | None = None,

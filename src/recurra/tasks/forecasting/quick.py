@@ -148,9 +148,26 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     if targets > 1:
         place = (values[:, last] - mean[:, 0]) / deviation[:, 0]
         extra += [np.eye(targets), np.broadcast_to(place, (targets, targets))]
-    window = ((raw - level) / scale).clip(-CLIP, CLIP).astype(np.float32)
+    normalised = (raw - level) / scale
+    if settings.profile:
+        shape = _profile(values, last, seen, oldest, settings)
+        normalised = np.concatenate((normalised, shape / scale), axis=1)
+    window = normalised.clip(-CLIP, CLIP).astype(np.float32)
     inputs = np.concatenate(extra, axis=1).clip(-CLIP, CLIP).astype(np.float32)
     return window, inputs, level, scale
+
+
+def _profile(
+    values: Array, last: int, seen: Sequence[int], oldest: int, settings: ModelSettings
+) -> Array:
+    """The profile (K, profile_size) as `features.make_steps` has it, not yet scaled."""
+    seasons, period = settings.profile, settings.period
+    read = _ending(values, last, seasons * period, seen, oldest).reshape(-1, seasons, period)
+    begins = last + 1 - period * np.arange(seasons, 0, -1)
+    known = begins >= np.array(seen)[:, None]
+    shape = (read - read.mean(2, keepdims=True))[..., : settings.profile_size]
+    total = np.einsum("ksp,ks->kp", shape, known.astype(np.float64))
+    return np.asarray(total / np.maximum(known.sum(1, keepdims=True), 1))
 
 
 def _ending(values: Array, last: int, count: int, seen: Sequence[int], oldest: int) -> Array:
