@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recurra.tasks.forecasting.encode import final_states
+from recurra.tasks.forecasting.encode import Network, final_states, forecast_windows
 from recurra.tasks.forecasting.features import make_future, make_steps
-from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward
+from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.state import TAIL, SeriesState, longest_reach, recurrent_tensors
 
 Array = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ class Rows:
 
 
 def advance(
-    networks: Sequence[ForkingNetwork], states: Sequence[SeriesState], rows: Sequence[Rows]
+    networks: Sequence[Network], states: Sequence[SeriesState], rows: Sequence[Rows]
 ) -> list[SeriesState]:
     """The states after the further `rows` of each series. The old ones are left as they were.
 
@@ -68,7 +68,7 @@ def advance(
 
 
 def forecast(
-    networks: Sequence[ForkingNetwork], states: Sequence[SeriesState], ahead: Sequence[Array]
+    networks: Sequence[Network], states: Sequence[SeriesState], ahead: Sequence[Array]
 ) -> Array:
     """Quantiles (E, S, K, horizon, Q) of E networks on the transformed scale, after each state.
 
@@ -88,15 +88,18 @@ def forecast(
 
 
 def _forecast_one(
-    network: ForkingNetwork,
+    network: Network,
     panel: Panel,
     parts: tuple[Tensor, ...],
     states: Sequence[SeriesState],
 ) -> Array:
     settings = network.settings
-    made = make_steps(panel, torch.arange(panel.channels), panel.length - 1, settings)
-    phase = torch.tensor([(state.rows - 1) % settings.stride for state in states])
     channel = torch.arange(panel.channels)
+    if isinstance(network, SegmentNetwork):
+        with torch.no_grad():
+            return np.asarray(forecast_windows(network, panel, channel, panel.length - 1).numpy())
+    made = make_steps(panel, channel, panel.length - 1, settings)
+    phase = torch.tensor([(state.rows - 1) % settings.stride for state in states])
     output = parts[0][channel, phase[panel.series], -1]
     with torch.no_grad():
         embedded = network.embed_steps(made.window, made.extra)
@@ -107,8 +110,8 @@ def _forecast_one(
 
 
 def _by_network(
-    networks: Sequence[ForkingNetwork], states: Sequence[SeriesState]
-) -> Iterator[tuple[ForkingNetwork, tuple[Tensor, ...]]]:
+    networks: Sequence[Network], states: Sequence[SeriesState]
+) -> Iterator[tuple[Network, tuple[Tensor, ...]]]:
     """Each network with its own recurrent tensors (S · K, stride, layers, hidden)."""
     start = 0
     for network in networks:

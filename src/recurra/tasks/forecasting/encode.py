@@ -17,7 +17,10 @@ from torch import Tensor
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
+from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
+
+Network = ForkingNetwork | SegmentNetwork
 
 STEPS_AT_ONCE = 32_768
 INPUTS_AT_ONCE = 8_388_608
@@ -38,11 +41,13 @@ class Piece:
     state: Any
 
 
-def forecast_rows(network: ForkingNetwork, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
+def forecast_rows(network: Network, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
     """Quantiles (N, horizon, Q) float64 on the transformed scale, for origins (channel, row) (N,).
 
     Row is counted from the start of the channel; the forecast uses rows up to and including it.
     """
+    if isinstance(network, SegmentNetwork):
+        return forecast_windows(network, panel, channel, row)
     settings = network.settings
     stride = settings.stride
     sequence, member = torch.unique(channel * stride + row % stride, return_inverse=True)
@@ -66,8 +71,22 @@ def forecast_rows(network: ForkingNetwork, panel: Panel, channel: Tensor, row: T
     return quantiles
 
 
+def forecast_windows(network: SegmentNetwork, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
+    """What `forecast_rows` says, for a network that reads windows alone."""
+    settings = network.settings
+    device = network.embed.weight.device
+    shape = (len(row), settings.horizon, len(settings.quantile_levels))
+    quantiles = torch.empty(shape, dtype=torch.float64)
+    values = max(settings.context, shape[1] * shape[2])
+    for some in torch.split(torch.arange(len(row)), max(1, VALUES_AT_ONCE // values)):
+        made = make_steps(panel, channel[some], row[some], settings)
+        free = network(made.window.to(device), made.extra.to(device)).double().cpu()
+        quantiles[some] = made.level.unsqueeze(2) + made.scale.unsqueeze(2) * free
+    return quantiles
+
+
 def final_states(
-    network: ForkingNetwork,
+    network: Network,
     panel: Panel,
     begin: Tensor | None = None,
     phase: Tensor | None = None,
@@ -77,8 +96,10 @@ def final_states(
 
     It goes on from `before`, of the same shapes, with the rows from `begin` (C,) on, the first of
     which has the phase `phase` (C,); from the initial state and the first row when None. A phase
-    without a row keeps its state, which is zeros at first.
+    without a row keeps its state, which is zeros at first. A windowed network has none.
     """
+    if isinstance(network, SegmentNetwork):
+        return ()
     settings = network.settings
     stride = settings.stride
     none = torch.zeros(panel.channels, dtype=torch.long)
@@ -107,7 +128,7 @@ def final_states(
 
 
 def _steps_at_once(settings: ModelSettings) -> int:
-    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.context))
+    return max(1, min(STEPS_AT_ONCE, INPUTS_AT_ONCE // settings.rows_read))
 
 
 def _groups(count: Tensor, settings: ModelSettings) -> Iterator[Tensor]:

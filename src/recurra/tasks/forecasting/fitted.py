@@ -19,10 +19,11 @@ from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.forecasting.conformal import Calibration
 from recurra.tasks.forecasting.dependence import Dependence, is_correlation
-from recurra.tasks.forecasting.encode import forecast_rows
+from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import extra_size, future_size
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.schema import Schema, build_panel, restore
+from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
 from recurra.tasks.forecasting.state import (
     TAIL,
@@ -65,17 +66,17 @@ class Fitted:
 
     schema: Schema
     settings: ModelSettings
-    network: ForkingNetwork
+    network: Network
     states: Mapping[str, SeriesState]
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    others: tuple[ForkingNetwork, ...] = ()
+    others: tuple[Network, ...] = ()
     trained: Mapping[str, int] = field(default_factory=dict)
     dependence: Dependence | None = None
     calibration: Calibration | None = None
 
     @property
-    def networks(self) -> tuple[ForkingNetwork, ...]:
+    def networks(self) -> tuple[Network, ...]:
         """All networks of the ensemble; the first alone when it is none."""
         return (self.network, *self.others)
 
@@ -244,8 +245,10 @@ def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
         )
 
 
-def make_network(schema: Schema, settings: ModelSettings) -> ForkingNetwork:
+def make_network(schema: Schema, settings: ModelSettings) -> Network:
     """An untrained network for tables of this schema."""
+    if settings.windowed:
+        return SegmentNetwork(settings, len(schema.target))
     calendar = len(schema.grid.calendar_names)
     future = len(schema.future_scale.mean) + calendar
     extra = extra_size(

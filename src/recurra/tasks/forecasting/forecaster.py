@@ -28,7 +28,13 @@ from recurra.tasks.forecasting.learning import (
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
 from recurra.tasks.forecasting.scenarios import draw_paths
-from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings, Loss, members
+from recurra.tasks.forecasting.settings import (
+    QUANTILE_LEVELS,
+    Design,
+    ForecasterSettings,
+    Loss,
+    members,
+)
 from recurra.tasks.forecasting.stream import ForecastStream
 from recurra.tasks.forecasting.updating import (
     forecast_states,
@@ -46,14 +52,21 @@ class Forecaster:
     normalised by what is known then, and forecasts every step ahead, nine quantiles each.
 
     horizon         steps ahead
+    model           "forking", a causal network that reads every row once and forecasts from every
+                    step; or "segments", a GRU over pieces of a look-back window, which takes no
+                    covariates and suits long horizons; see `network.py` and `segments.py`
     context         rows in the window of one step; from the frequency and season when None, as are
-                    stride, the rows between steps, and sequence_length, the steps in training
+                    stride, the rows between steps, and sequence_length, the steps in training;
+                    with model="segments" the look-back, `segment` the rows in one piece of it, and
+                    `linear` whether a linear map of it, solved in closed form, comes first
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
     loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
-                    series, or by the two measures of "competition"s; see `losses.py`
+                    series, "balanced" between these two, or by the two measures of "competition"s;
+                    see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
+    profile         past seasons (of `skip` rows when given) whose mean shape is an input
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
                     missing; where all values keep away from 0 when None
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
@@ -90,7 +103,10 @@ class Forecaster:
         self,
         *,
         horizon: int,
+        model: Design = "forking",
         context: int | None = None,
+        segment: int | None = None,
+        linear: bool = False,
         season: int | None = None,
         stride: int | None = None,
         sequence_length: int | None = None,
@@ -101,6 +117,7 @@ class Forecaster:
         quantile_levels: Sequence[float] = QUANTILE_LEVELS,
         loss: Loss = "scaled",
         skip: int | None = None,
+        profile: int = 0,
         logarithm: bool | None = None,
         minutes: float | None = None,
         steps: int | None = None,

@@ -23,6 +23,7 @@ from recurra.tasks.forecasting.held_out import (
     learn_calibration,
     with_dependence,
 )
+from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
@@ -33,7 +34,19 @@ from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
 STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels", "loss", "skip")
+NETWORK_FIELDS = (
+    "model",
+    "segment",
+    "linear",
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "quantile_levels",
+    "loss",
+    "skip",
+    "profile",
+)
 RESERVED = ("step", "target", "sample", "value")
 SMALL_NETWORK = 128
 
@@ -106,6 +119,7 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
             "shorter horizon."
         )
     each = members(settings)
+    _check_covariates(table, each)
     models, schema = _designs(table, each)
     panel = build_panel(table.series, schema, settings.horizon)
     made = []
@@ -143,6 +157,8 @@ def _member(
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
     task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
+    if model.linear:
+        solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
     return Member(task, training), kept
@@ -267,6 +283,17 @@ def _check_names(table: SeriesSet, settings: ForecasterSettings) -> None:
             )
 
 
+def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> None:
+    """A network that reads windows of the targets alone has no use for covariates."""
+    columns = table.columns
+    given = (*columns.future, *columns.past, *columns.static)
+    if given and any(one.model == "segments" for one in each):
+        raise ConfigError(
+            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"{', '.join(given)} are given. Leave them out, or use model='forking'."
+        )
+
+
 def _designs(
     table: SeriesSet, each: Sequence[ForecasterSettings]
 ) -> tuple[list[ModelSettings], Schema]:
@@ -314,7 +341,7 @@ def _describe(
     notes = [
         f"frequency: {table.frequency.name}",
         f"season: {season}",
-        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
+        _describe_window(model),
     ]
     logarithm = [name for name, log in zip(schema.target, schema.logarithm, strict=True) if log]
     if logarithm:
@@ -326,3 +353,12 @@ def _describe(
     if not any(kept):
         notes.append("too short to keep rows for validation; trained for a fixed length")
     return tuple(notes)
+
+
+def _describe_window(model: ModelSettings) -> str:
+    if model.windowed:
+        return (
+            f"window of {model.context} rows in segments of {model.segment}, horizon "
+            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+        )
+    return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recurra.tasks.forecasting.encode import Network
 from recurra.tasks.forecasting.features import CLIP, FLOOR
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import RunningScale
@@ -33,8 +34,10 @@ Single = npt.NDArray[np.float32]
 class RowReader:
     """Takes single rows of any series of a fitted model, with the weights that it had when made."""
 
-    def __init__(self, networks: Sequence[ForkingNetwork], targets: int) -> None:
-        self._steppers = [_Stepper(network, targets) for network in networks]
+    def __init__(self, networks: Sequence[Network], targets: int) -> None:
+        # The others read windows, and have nothing to step.
+        forking = [network for network in networks if isinstance(network, ForkingNetwork)]
+        self._steppers = [_Stepper(network, targets) for network in forking]
         self._reach = longest_reach([network.settings for network in networks])
 
     def read(self, state: SeriesState, target: Array, past: Array, now: Array) -> SeriesState:
@@ -145,9 +148,26 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     if targets > 1:
         place = (values[:, last] - mean[:, 0]) / deviation[:, 0]
         extra += [np.eye(targets), np.broadcast_to(place, (targets, targets))]
-    window = ((raw - level) / scale).clip(-CLIP, CLIP).astype(np.float32)
+    normalised = (raw - level) / scale
+    if settings.profile:
+        shape = _profile(values, last, seen, oldest, settings)
+        normalised = np.concatenate((normalised, shape / scale), axis=1)
+    window = normalised.clip(-CLIP, CLIP).astype(np.float32)
     inputs = np.concatenate(extra, axis=1).clip(-CLIP, CLIP).astype(np.float32)
     return window, inputs, level, scale
+
+
+def _profile(
+    values: Array, last: int, seen: Sequence[int], oldest: int, settings: ModelSettings
+) -> Array:
+    """The profile (K, profile_size) as `features.make_steps` has it, not yet scaled."""
+    seasons, period = settings.profile, settings.period
+    read = _ending(values, last, seasons * period, seen, oldest).reshape(-1, seasons, period)
+    begins = last + 1 - period * np.arange(seasons, 0, -1)
+    known = begins >= np.array(seen)[:, None]
+    shape = (read - read.mean(2, keepdims=True))[..., : settings.profile_size]
+    total = np.einsum("ksp,ks->kp", shape, known.astype(np.float64))
+    return np.asarray(total / np.maximum(known.sum(1, keepdims=True), 1))
 
 
 def _ending(values: Array, last: int, count: int, seen: Sequence[int], oldest: int) -> Array:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recurra.tasks.forecasting.encode import final_states
-from recurra.tasks.forecasting.network import ForkingNetwork
+from recurra.tasks.forecasting.encode import Network, final_states
 from recurra.tasks.forecasting.panel import Panel, RunningScale
 from recurra.tasks.forecasting.settings import ModelSettings
 
@@ -54,7 +53,9 @@ def recurrent_shapes(settings: Sequence[ModelSettings], targets: int) -> list[tu
 
 
 def recurrent_tensors(settings: ModelSettings) -> int:
-    """How many tensors a recurrent state consists of."""
+    """How many tensors a recurrent state consists of; none of a network that reads a window."""
+    if settings.windowed:
+        return 0
     return 2 if settings.cell == "lstm" else 1
 
 
@@ -81,7 +82,7 @@ def start_state(
 
 
 def read_states(
-    networks: Sequence[ForkingNetwork], panel: Panel, last_index: npt.NDArray[np.int64]
+    networks: Sequence[Network], panel: Panel, last_index: npt.NDArray[np.int64]
 ) -> list[SeriesState]:
     """The state of every series of a panel after its last row, at grid indices `last_index`."""
     with torch.no_grad():
