@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+
 if TYPE_CHECKING:
     from recurra.tasks.forecasting.forecaster import Forecaster
 
@@ -28,8 +30,6 @@ Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra forecast 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 60
-TABLES = (".csv", ".parquet")
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @app.command()
@@ -213,25 +213,25 @@ def predict(
 
     if out == "-" and as_json:
         raise ConfigError("--out - and --json both write to stdout. Give one of them.")
-    _check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
-    _check_writable("--plot", plot, PICTURES, force)
+    check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
+    check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
     frame = forecaster.predict(table)
     if plot is not None:
         _plot(forecaster, table, plot)
     if out is not None:
-        _write(frame, out)
+        write_frame(frame, out)
     for path in (plot, None if out in (None, "-") else out):
         if path is not None:
             typer.echo(f"wrote {path}", err=True)
     if as_json:
-        columns = {name: _plain(frame[name]) for name in frame.columns}
+        columns = {name: plain(frame[name]) for name in frame.columns}
         print_json({"task": "forecasting", "run": str(run), "forecast": columns})
     elif out is None:
         first = len(frame.columns) - len(forecaster.settings.quantile_levels)
         shown = [name for name in frame.columns[first:] if name in ("q0.1", "q0.5", "q0.9")]
         wanted = [*frame.columns[:first], *shown]
-        rows = [list(row) for row in zip(*(_plain(frame[name]) for name in wanted), strict=True)]
+        rows = [list(row) for row in zip(*(plain(frame[name]) for name in wanted), strict=True)]
         print_table(wanted, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
             typer.echo(
@@ -281,19 +281,6 @@ def _interruptible(out: Path) -> Iterator[None]:
         raise
 
 
-def _check_writable(option: str, path: Path | None, endings: tuple[str, ...], force: bool) -> None:
-    """Before work begins: that the file has a known ending and would replace nothing."""
-    from recurra.errors import ConfigError, RunError
-
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        known = ", ".join(endings[:-1]) + f" or {endings[-1]}"
-        raise ConfigError(f"{option} {path}: expected a file ending in {known}.")
-    if path.exists() and not force:
-        raise RunError(f"{path} is already there. Pass --force to replace it.")
-
-
 def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...]) -> None:
     from recurra.cli.output import print_json, print_outcome, print_table
     from recurra.report.results import metric_names
@@ -316,43 +303,3 @@ def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
     from recurra.tasks.forecasting.report import prediction_figure
 
     save(prediction_figure(forecaster, table), path)
-
-
-def _write(frame: Any, out: str) -> None:
-    """Write a polars frame; the file appears whole or not at all. CSV has times as text."""
-    import io
-
-    from recurra.runs import write_bytes
-
-    if not out.lower().endswith(".parquet"):
-        frame = frame.with_columns(
-            _texts(frame[name]) for name in frame.columns if frame[name].dtype.is_temporal()
-        )
-    if out == "-":
-        sys.stdout.write(frame.write_csv())
-        sys.stdout.flush()
-        return
-    buffer = io.BytesIO()
-    if out.lower().endswith(".parquet"):
-        frame.write_parquet(buffer)
-    else:
-        frame.write_csv(buffer)
-    write_bytes(Path(out), buffer.getvalue())
-
-
-def _texts(column: Any) -> Any:
-    import polars as pl
-
-    return pl.Series(column.name, _plain(column))
-
-
-def _plain(column: Any) -> list[Any]:
-    """A polars column as JSON values: times as text."""
-    import polars as pl
-
-    if column.dtype.is_temporal():
-        return [
-            str(value).removesuffix(" 00:00:00")
-            for value in column.cast(pl.Datetime("us")).to_list()
-        ]
-    return list(column.to_list())

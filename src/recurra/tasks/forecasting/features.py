@@ -8,6 +8,11 @@
 With model="segments" the level is the last value and c the running deviation, and nothing but the
 window and which target it is of is an input.
 
+With a profile of J seasons of m rows, the window is followed by the mean shape of what came at the
+phases of the steps ahead, each season about its own mean, over those that are known:
+
+    p_k = mean_j (v_{t+k−jm} − mean_i v_{t+i−jm}) / c         i = 1 … m,  j = 1 … J
+
 Nothing after the step is read, so the same numbers come out row by row from a stream. The forecast
 is level + c · o, with o the network's output. A level moving away keeps z in range.
 """
@@ -30,7 +35,7 @@ FLOOR = 0.05
 class Steps:
     """Inputs of N steps, those at `row` (N,) of `channel` (N,).
 
-    window (N, context) normalised; extra (N, E) further inputs of the step; level, scale (N, 1)
+    window (N, window_size) normalised; extra (N, E) further inputs of the step; level, scale (N, 1)
     float64: forecast = level + scale · output.
     """
 
@@ -106,10 +111,14 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
         panel.static[panel.series[channel]],
         *_target_inputs(panel, channel, row),
     ]
+    window = (raw - level) / scale
+    if settings.profile:
+        shape = _profile(panel.values, position, first, settings)
+        window = torch.cat((window, shape / scale), dim=1)
     return Steps(
         channel=channel,
         row=row,
-        window=((raw - level) / scale).clamp(-CLIP, CLIP).float(),
+        window=window.clamp(-CLIP, CLIP).float(),
         extra=torch.cat(extra, dim=1).clamp(-CLIP, CLIP).float(),
         level=level,
         scale=scale,
@@ -131,6 +140,18 @@ def make_future(panel: Panel, steps: Steps, settings: ModelSettings) -> Tensor:
 def _gather(values: Tensor, position: Tensor, first: Tensor, origin: Tensor) -> Tensor:
     """values[position]; before the first observed row that row is read, but none after `origin`."""
     return values[torch.minimum(torch.maximum(position, first[:, None]), origin[:, None])]
+
+
+def _profile(values: Tensor, position: Tensor, first: Tensor, settings: ModelSettings) -> Tensor:
+    """Mean shape (N, profile_size) of the seasons before each position that are known whole."""
+    seasons, period = settings.profile, settings.period
+    back = torch.arange(seasons * period - 1, -1, -1)
+    read = _gather(values, position[:, None] - back, first, position)
+    read = read.view(-1, seasons, period)
+    known = (position[:, None] - back[::period] >= first[:, None]).to(read.dtype)
+    shape = (read - read.mean(2, keepdim=True))[..., : settings.profile_size]
+    total = torch.einsum("nsk,ns->nk", shape, known)
+    return total / known.sum(1, keepdim=True).clamp(min=1)
 
 
 def _past_inputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from recurra.tasks.forecasting.state import (
 
 Array = npt.NDArray[np.float64]
 TASK = "forecasting"
+NEVER_TRAINED = -(2**63)
+"""Stands for the last training row of a series that came later."""
 
 
 class RunConfig(BaseModel):
@@ -53,7 +55,8 @@ class Fitted:
     """A trained network, the table it was trained on, and where each series stood at its end.
 
     `others` are the further networks of an ensemble, whose forecast is the mean of all quantiles on
-    the original scale. All have the horizon, season and quantile levels of `settings`.
+    the original scale. All have the horizon, season and quantile levels of `settings`. `trained`
+    holds the grid index of each series' last training row, where rows were read since.
     """
 
     schema: Schema
@@ -63,6 +66,7 @@ class Fitted:
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     others: tuple[Network, ...] = ()
+    trained: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -74,10 +78,15 @@ class Fitted:
         """The settings of each of `networks`."""
         return tuple(network.settings for network in self.networks)
 
+    @property
+    def indices(self) -> dict[str, int]:
+        """Grid index of the last row read of each series."""
+        return {name: state.index for name, state in self.states.items()}
+
     def ends(self, series: Sequence[Series]) -> npt.NDArray[np.int64]:
         """Grid index of each series' last training row; the latest of all for a new series."""
-        latest = max(state.index for state in self.states.values())
-        known = {name: state.index for name, state in self.states.items()}
+        known = self.trained or self.indices
+        latest = max(known.values())
         return np.array([known.get(one.name, latest) for one in series], dtype=np.int64)
 
     def quantiles(
@@ -137,7 +146,7 @@ class Fitted:
             named = other.state_dict().items()
             weights |= {f"{_prefix(number)}{name}": tensor for name, tensor in named}
         write_tensors(run.model_path, weights)
-        write_tensors(run.state_path, *_pack_states(self.states))
+        write_tensors(run.state_path, *_pack_states(self.states, self.trained))
         config = RunConfig(
             table=self.schema,
             model=self.settings,
@@ -174,6 +183,7 @@ class Fitted:
             networks[-1].load_state_dict(_weights_of(number, weights))
         tensors, metadata = read_tensors(run.state_path)
         states = _unpack_states(tensors, metadata, run, config)
+        ends = zip(states, tensors["trained"].tolist(), strict=True)
         fitted = cls(
             config.table,
             config.model,
@@ -182,6 +192,7 @@ class Fitted:
             config.training,
             config.notes,
             tuple(networks[1:]),
+            {name: end for name, end in ends if end != NEVER_TRAINED},
         )
         return fitted, config.forecaster
 
@@ -259,10 +270,14 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2])
 
 
-def _pack_states(states: Mapping[str, SeriesState]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _pack_states(
+    states: Mapping[str, SeriesState], trained: Mapping[str, int]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All states in a few tensors: rows of different lengths one after the other."""
     every = list(states.values())
+    trained = trained or {name: state.index for name, state in states.items()}
     tensors = {
+        "trained": torch.tensor([trained.get(name, NEVER_TRAINED) for name in states]),
         "index": torch.tensor([state.index for state in every]),
         "rows": torch.tensor([state.rows for state in every]),
         "recent": torch.tensor([state.tail.shape[2] for state in every]),
@@ -340,7 +355,9 @@ def _state_shapes(config: RunConfig, series: int, recent: int) -> dict[str, tupl
     table = config.table
     targets, past = len(table.target), len(table.past_scale.mean)
     future = len(table.future_scale.mean) + len(table.grid.calendar_names)
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("index", "rows", "recent"), (series,))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("index", "trained", "rows", "recent"), (series,)
+    )
     shapes |= {
         "tail": (len(TAIL), targets, recent),
         "past": (recent, past),

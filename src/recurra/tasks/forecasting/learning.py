@@ -40,6 +40,7 @@ NETWORK_FIELDS = (
     "quantile_levels",
     "loss",
     "skip",
+    "profile",
 )
 RESERVED = ("step", "target")
 SMALL_NETWORK = 128

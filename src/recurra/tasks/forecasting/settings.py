@@ -12,7 +12,7 @@ from recurra.nn.quantile import check_quantile_levels
 from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-Loss = Literal["scaled", "relative", "competition"]
+Loss = Literal["scaled", "relative", "balanced", "competition"]
 Design = Literal["forking", "segments"]
 MEMBER_FIELDS = (
     "model",
@@ -26,6 +26,7 @@ MEMBER_FIELDS = (
     "num_layers",
     "dropout",
     "skip",
+    "profile",
     "loss",
     "steps",
     "batch_size",
@@ -39,6 +40,7 @@ SEGMENTS_ONLY: dict[str, Any] = {
     "cell": "gru",
     "num_layers": 1,
     "skip": None,
+    "profile": 0,
 }
 """What model="segments" has no choice in."""
 SEGMENTS_WHY = {
@@ -47,6 +49,7 @@ SEGMENTS_WHY = {
     "cell": "which is a GRU",
     "num_layers": "which has one layer",
     "skip": "which has no seasonal skip",
+    "profile": "which sees its window alone",
 }
 
 
@@ -80,6 +83,8 @@ class ModelSettings(CheckedModel):
     loss     what errors are measured in while training, see `losses.py`
     skip     rows that a seasonal skip path looks back before training, a season when None; a week,
              say, where days are the season but weeks repeat better
+    profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
+             besides the window; 0 for none
     """
 
     model: Design = "forking"
@@ -97,6 +102,7 @@ class ModelSettings(CheckedModel):
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
+    profile: int = Field(default=0, ge=0, le=1000)
 
     @field_validator("quantile_levels")
     @classmethod
@@ -136,6 +142,35 @@ class ModelSettings(CheckedModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_profile(self) -> ModelSettings:
+        if self.profile and self.period < 2:
+            raise ValueError(
+                f"profile={self.profile} needs a season of two rows or more, and season is "
+                f"{self.season}; give season, or leave profile out"
+            )
+        return self
+
+    @property
+    def period(self) -> int:
+        """Rows that the seasonal skip path and the profile look back."""
+        return self.skip or self.season
+
+    @property
+    def profile_size(self) -> int:
+        """Columns of the profile: the steps ahead, up to one period."""
+        return min(self.horizon, self.period) if self.profile else 0
+
+    @property
+    def rows_read(self) -> int:
+        """Rows up to an origin that its window and profile are made of."""
+        return max(self.context, self.profile * self.period)
+
+    @property
+    def window_size(self) -> int:
+        """Columns of the window of one step, the profile included."""
+        return self.context + self.profile_size
+
     @property
     def windowed(self) -> bool:
         """Whether a forecast depends on the last `context` rows alone, and no state is kept."""
@@ -162,7 +197,7 @@ class ModelSettings(CheckedModel):
         if self.windowed:
             return self.context
         season = self.season + self.season_smoothing if self.long_season else 0
-        return max(self.context, season) + self.stride
+        return max(self.rows_read, season) + self.stride
 
 
 class ForecasterSettings(CheckedModel):
@@ -183,6 +218,7 @@ class ForecasterSettings(CheckedModel):
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
+    profile: int = Field(default=0, ge=0, le=1000)
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
