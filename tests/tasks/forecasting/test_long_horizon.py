@@ -136,7 +136,11 @@ def test_recipes_have_the_official_split(name: str) -> None:
     checked = LongHorizonSection(**recipe.section)
     assert checked.splits == tuple(n * (4 if "m" in name else 1) for n in (8640, 11520, 14400))
     assert checked.horizons == (96, 192, 336, 720)
-    assert {entry.settings["context"] for entry in checked.entries} == {96, 720}
+    look_backs = [
+        max(member["context"] for member in e.settings["ensemble"]) for e in checked.entries
+    ]
+    assert [entry.name for entry in checked.entries] == [f"look-back {n}" for n in look_backs]
+    assert look_backs == [720, 96]
 
 
 def test_naive_forecasts_have_the_published_scores() -> None:
