@@ -46,13 +46,24 @@ class ForecastStream:
         Raises: DataError for a time that is not after the last one or off the grid, a missing key,
         or a value that is not a finite number. The stream is then as it was before.
         """
+        name = self.series_name(event)
+        state, answer = self.advance(self._states.get(name), name, self.index_of(event), event)
+        if state is not None:
+            self._states[name] = state
+        return {**self._key(name), **answer}
+
+    def advance(
+        self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
+    ) -> tuple[SeriesState | None, dict[str, Any]]:
+        """(state, answer) after an event at grid index `index`; a state of None is a new series.
+
+        Raises: DataError as `push`. The state given is left as it was.
+        """
         schema = self._fitted.schema
-        name = self._series_name(event)
-        index = self._index(event, name)
+        self._check_index(state, name, index, event)
         target = np.array([_number(event, column, required=True) for column in schema.target])
-        state = self._states.get(name)
         if state is None and not np.isfinite(target).any():
-            return {**self._key(name), schema.time: event[schema.time], "forecast": None}
+            return None, {schema.time: event[schema.time], "forecast": None}
         if state is None:
             static = self._static(event, name)
             static = np.nan_to_num(schema.static_scale.apply(static[None])[0])
@@ -65,11 +76,10 @@ class ForecastStream:
         row = self._row(state, index, transform(target[None], schema)[0], past, now)
         ahead = self._ahead(event, index)
         state = push(self._fitted.networks, state, row)
-        answer = self._answer(name, event[schema.time], state, ahead)
+        answer = self._answer(event[schema.time], state, ahead)
         if state.rows == 1:
             answer["note"] = "first row of a series that training did not know"
-        self._states[name] = state
-        return answer
+        return state, answer
 
     def forecast(
         self, series: str = "", future: Sequence[Mapping[str, Any]] = ()
@@ -80,7 +90,7 @@ class ForecastStream:
         state = self._states[series]
         time = format_time(self._fitted.schema.grid.times(np.array([state.index]))[0])
         ahead = self._ahead({"future": list(future)}, state.index)
-        return self._answer(series, time, state, ahead)
+        return {**self._key(series), **self._answer(time, state, ahead)}
 
     @property
     def state(self) -> dict[str, SeriesState]:
@@ -119,7 +129,8 @@ class ForecastStream:
         made = forecast(self._fitted.networks, state, ahead)
         return np.asarray(np.mean([restore(one, target, schema) for one in made], axis=0))
 
-    def _series_name(self, event: Mapping[str, Any]) -> str:
+    def series_name(self, event: Mapping[str, Any]) -> str:
+        """The series that an event is of; "" when there is only one. Raises: DataError."""
         column = self._fitted.schema.series
         if column is None:
             return ""
@@ -131,12 +142,17 @@ class ForecastStream:
         column = self._fitted.schema.series
         return {} if column is None else {column: name}
 
-    def _index(self, event: Mapping[str, Any], name: str) -> int:
+    def index_of(self, event: Mapping[str, Any]) -> int:
+        """The grid index of an event's time. Raises: DataError."""
         schema = self._fitted.schema
         if event.get(schema.time) is None:
             raise DataError(f"the event has no {schema.time!r}, its time. Add it.")
-        index = index_of(event[schema.time], schema.grid, schema.time_format)
-        state = self._states.get(name)
+        return index_of(event[schema.time], schema.grid, schema.time_format)
+
+    def _check_index(
+        self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
+    ) -> None:
+        schema = self._fitted.schema
         if state is not None and index <= state.index:
             last = format_time(schema.grid.times(np.array([state.index]))[0])
             raise DataError(
@@ -149,7 +165,6 @@ class ForecastStream:
                 f"{schema.grid.name} after its last one; expected at most {MAX_GAP}. Check the "
                 "time."
             )
-        return index
 
     def _row(self, state: SeriesState, index: int, target: Array, past: Array, now: Array) -> Row:
         """A row with what is missing of the covariates carried on, or at their mean at first."""
@@ -215,7 +230,7 @@ class ForecastStream:
             raise DataError(f"'future' lacks a number for one of {', '.join(schema.future)}.")
         return np.concatenate((schema.future_scale.apply(known), calendar), axis=1)
 
-    def _answer(self, name: str, time: Any, state: SeriesState, ahead: Array) -> dict[str, Any]:
+    def _answer(self, time: Any, state: SeriesState, ahead: Array) -> dict[str, Any]:
         fitted = self._fitted
         schema, levels = fitted.schema, fitted.settings.quantile_levels
         made = self._forecast(state, ahead)
@@ -225,7 +240,7 @@ class ForecastStream:
             future[column] = {
                 quantile_name(level): made[k, :, j].tolist() for j, level in enumerate(levels)
             }
-        return {**self._key(name), schema.time: time, "forecast": future}
+        return {schema.time: time, "forecast": future}
 
 
 def last_quantiles(fitted: Fitted, series: Sequence[Series]) -> Array:
