@@ -43,7 +43,8 @@ def train(
         typer.Option(help="zaremba-small, zaremba-medium, zaremba-large or awd-lstm."),
     ] = None,
     cell: Annotated[
-        str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: by the tokens].")
+        str | None,
+        typer.Option(help="Any cell, such as lstm, gru or min-gru [default: by the tokens]."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
