@@ -195,7 +195,8 @@ class LanguageStream:
     def push(self, token: int) -> Tensor:
         """log p (vocab_size,) of what follows `token`, in nats."""
         network = self._network
-        x = network._look_up(torch.tensor([token]), network.embedding.weight)
+        weight = network.embedding.weight
+        x = network._look_up(torch.tensor([token], device=weight.device), weight)
         for k, stream in enumerate(self._streams):
             x = network._add(x, stream.push(network._norm(k, x)))
         return network.log_probs(network._norm(len(self._streams), x))[0]
@@ -204,7 +205,8 @@ class LanguageStream:
     def push_chunk(self, tokens: Tensor) -> Tensor:
         """The features (T, output_size) after each of some tokens (T,), as `push` has them."""
         network = self._network
-        x = network._look_up(tokens, network.embedding.weight)[None]
+        weight = network.embedding.weight
+        x = network._look_up(tokens.to(weight.device), weight)[None]
         for k, stream in enumerate(self._streams):
             x = network._add(x, stream.push_chunk(network._norm(k, x)))
         return network._norm(len(self._streams), x)[0]
