@@ -632,6 +632,36 @@ _ENTRIES = (
         citation="Wu, Keogh (2021), Current ... Anomaly Detection Benchmarks are Flawed, TKDE",
         page="https://www.cs.ucr.edu/~eamonn/time_series_data_2018/",
     ),
+    Dataset(
+        name="an4",
+        about="CMU AN4: 948 and 130 recordings of spelled names, numbers and addresses, 16 kHz",
+        folder="speech/an4",
+        files=(
+            DataFile(
+                "an4-train.tsv",
+                57261,
+                "2a8759208bd261c35ccbf2bc4a70eeb9a8d13534ceae6a8ecc81466eb8dd7473",
+            ),
+            DataFile(
+                "an4-train.tar",
+                38184960,
+                "3faa743b83d72069f9b042308efcba4364018b2436d88277aad2e6b621cacb7e",
+            ),
+            DataFile(
+                "an4-test.tsv",
+                8018,
+                "f89a12ac027d897375018757d10ce451b3ed9002c0c2a177e8602f31e2dc2601",
+            ),
+            DataFile(
+                "an4-test.tar",
+                5304320,
+                "23b84d731cb1bbc147213a2e5c32427d074ef342aa6ab1eab43c0bca392f29c4",
+            ),
+        ),
+        licence="BSD style (CMU)",
+        citation="Acero (1993), Acoustical and Environmental Robustness in Speech Recognition",
+        page="https://github.com/cmusphinx/an4",
+    ),
 )
 
 DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}

@@ -124,6 +124,29 @@ class Watch:
             )
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """What a speech model says while a recording goes on, drawn below its spectrogram.
+
+    Shapes: features (T, bins), one row each 10 ms; probabilities (steps, len(labels)) of characters
+    and blank (steps,), one row each `step_s` seconds.
+    """
+
+    title: str
+    features: npt.NDArray[np.float64]
+    step_s: float
+    labels: Sequence[str]
+    probabilities: npt.NDArray[np.float64]
+    blank: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.probabilities.shape != (len(self.blank), len(self.labels)):
+            raise ValueError(
+                f"Alignment {self.title!r}: probabilities has shape {self.probabilities.shape}; "
+                f"expected ({len(self.blank)}, {len(self.labels)}), for steps and labels."
+            )
+
+
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text."""
     return _render(figure, ".svg").decode()
@@ -315,6 +338,50 @@ def heat_maps(maps: Sequence[HeatMap], label: str) -> Figure:
             figure.colorbar(drawn, ax=axes, label=label)
         panels[-1].set_xlabel("training step")
         return figure
+
+
+def alignment_chart(alignment: Alignment) -> Figure:
+    """Two panels: the log-mel spectrogram, and each character's probability at its moment."""
+    with _style():
+        figure = _figure(8.4, 4.6)
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        seconds = len(alignment.features) / 100
+        upper.imshow(
+            alignment.features.T,
+            aspect="auto",
+            origin="lower",
+            cmap="magma",
+            extent=(0, seconds, 0, alignment.features.shape[1]),
+            rasterized=True,
+        )
+        upper.grid(False)
+        upper.set_ylabel("mel bin")
+        upper.set_title(alignment.title)
+        times = (np.arange(len(alignment.blank)) + 0.5) * alignment.step_s
+        lower.plot(times, alignment.blank, color="#b8bfc6", linewidth=0.9, label="blank")
+        columns = alignment.probabilities.T
+        for number, (label, values) in enumerate(zip(alignment.labels, columns, strict=True)):
+            colour = _COLOURS[number % len(_COLOURS)]
+            lower.plot(times, values, color=colour, linewidth=1.3)
+            for at in _peaks(values):
+                shown = "␣" if label == " " else label
+                lower.annotate(
+                    shown, (times[at], values[at]), xytext=(0, 2), color=colour,
+                    textcoords="offset points", ha="center",
+                )  # fmt: skip
+        lower.set_ylim(0, 1.15)
+        lower.set_xlim(0, seconds)
+        lower.set_xlabel("seconds")
+        lower.set_ylabel("probability")
+        lower.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return figure
+
+
+def _peaks(values: npt.NDArray[np.float64], least: float = 0.3) -> list[int]:
+    """The largest value of each stretch that lies above `least`."""
+    above = np.flatnonzero(values >= least)
+    stretches = np.split(above, np.flatnonzero(np.diff(above) > 1) + 1)
+    return [int(run[values[run].argmax()]) for run in stretches if len(run)]
 
 
 def error_by_horizon(

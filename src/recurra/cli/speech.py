@@ -1,0 +1,276 @@
+"""`recurra speech`: train, evaluate, predict and stream transcribers."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time as clock
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recurra.tasks.speech.stream import Heard
+
+HELP = """Speech recognition: train on recordings and transcripts, evaluate, transcribe, stream.
+
+\b
+Example:
+  recurra speech train train.tsv --audio file --text text --minutes 30 --out runs/speech
+  recurra speech predict runs/speech a.wav b.flac
+"""
+
+app = typer.Typer(help=HELP)
+
+Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra speech train`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Audio = Annotated[str, typer.Option(help="Column of the recordings' file names.")]
+Text = Annotated[str, typer.Option(help="Column of the transcripts.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder, or .tar file, of the recordings [default: that of the table]."),
+]
+Skip = Annotated[bool, typer.Option("--skip-bad", help="Leave out recordings that cannot be used.")]
+Beam = Annotated[
+    int | None,
+    typer.Option(min=1, help="The likeliest text that a beam of N finds [default: greedy]."),
+]
+
+
+@app.command()
+def train(
+    table: Annotated[
+        Path, typer.Argument(help="Recordings and transcripts: .csv, .tsv or .jsonl.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    audio: Audio = "audio",
+    text: Text = "text",
+    audio_root: Root = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Table to stop by [default: the last rows of the table].")
+    ] = None,
+    valid_audio_root: Root = None,
+    streaming: Annotated[
+        bool | None,
+        typer.Option("--streaming", help="Transcribe while a sound goes on; more errors."),
+    ] = None,
+    skip_bad: Skip = False,
+    cell: Annotated[
+        str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time that training may take [default: 10].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Train this many updates instead of by the clock.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, once for each: hidden_size=256."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a transcriber on a table of recordings and write it to a run folder.
+
+    \b
+    Example:
+      recurra speech train train.tsv --audio file --text text --audio-root a.tar --out runs/speech
+
+    Every recording is looked through first: what is missing, damaged, empty, silent or too short
+    for its text is listed by row, and refused unless --skip-bad leaves it out. The model writes the
+    characters that the transcripts have, as they have them. Training ends after about --minutes;
+    reading the recordings comes on top.
+    """
+    from recurra.cli.options import merge_settings
+    from recurra.cli.output import print_json
+    from recurra.tasks.speech.model import Transcriber
+
+    explicit = {
+        "streaming": streaming,
+        "cell": cell,
+        "minutes": minutes,
+        "steps": steps,
+        "seed": seed,
+        "device": device,
+    }
+    model = Transcriber.from_settings(merge_settings(config, explicit, set_ or []))
+    with _interruptible(out):
+        model.fit(
+            table,
+            audio=audio,
+            text=text,
+            audio_root=audio_root,
+            valid=valid,
+            valid_audio_root=valid_audio_root,
+            skip_bad=skip_bad,
+            out=out,
+            force=force,
+            resume=resume,
+        )
+    for finding in model.findings:
+        typer.echo(f"{'left out' if finding.fatal else 'note'}: {finding}", err=True)
+    result = model.fitted.training["result"]
+    if as_json:
+        findings = [str(finding) for finding in model.findings]
+        notes = {"notes": model.fitted.notes, "findings": findings}
+        print_json({"task": "speech", "run": str(out), **notes, **result})
+        return
+    for note in model.fitted.notes:
+        typer.echo(note)
+    words = f"trained {result['steps']} steps in {result['seconds']:.0f} s"
+    if result["best_loss"] is not None:
+        words += (
+            f", best at step {result['best_step']}: {result['best_loss']:.4f} of characters wrong"
+        )
+    typer.echo(words)
+    typer.echo(f"saved to {out}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    table: Annotated[Path, typer.Argument(help="Recordings that were not trained on.")],
+    audio: Audio = "audio",
+    text: Text = "text",
+    audio_root: Root = None,
+    beam: Beam = None,
+    skip_bad: Skip = False,
+    as_json: Json = False,
+) -> None:
+    """Word and character error rates over a table of recordings.
+
+    \b
+    Example:
+      recurra speech evaluate runs/speech test.tsv --audio file --text text
+
+    wer and cer are fractions, over all recordings together; rtf is the time of the processor for a
+    second of sound. The scores are also kept in the run folder, for `recurra report`.
+    """
+    from recurra.cli.output import print_json, print_outcome
+    from recurra.report.results import KEYS, make_outcome
+    from recurra.runs import RunFolder, write_json
+    from recurra.tasks.speech.model import Transcriber
+
+    started = clock.monotonic()
+    model = Transcriber.load(run)
+    evaluation = model.evaluate(
+        table, audio=audio, text=text, audio_root=audio_root, beam_size=beam, skip_bad=skip_bad
+    )
+    outcome = make_outcome(
+        "speech",
+        f"{table.name}, {len(evaluation.rows)} recordings, {evaluation.seconds:.0f} s",
+        evaluation.results(),
+        clock.monotonic() - started,
+    )
+    try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
+        if as_json:
+            print_json({key: outcome[key] for key in KEYS})
+        else:
+            print_outcome(outcome, as_json=False)
+        for note in evaluation.notes:
+            typer.echo(f"note: {note}", err=as_json)
+    finally:
+        kept = {**outcome, "notes": list(evaluation.notes), "details": evaluation.details()}
+        write_json(RunFolder(run).metrics_path, kept)
+
+
+@app.command()
+def predict(
+    run: Run,
+    recordings: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG.")],
+    beam: Beam = None,
+    as_json: Json = False,
+) -> None:
+    """Transcribe recordings: a line for each.
+
+    \b
+    Example:
+      recurra speech predict runs/speech a.wav b.flac
+
+    --json prints one object with the words, when each was said, and how sure the model is (0 to 1).
+    """
+    from recurra.cli.output import print_json
+    from recurra.errors import DataError
+    from recurra.tasks.speech.model import Transcriber
+
+    for path in recordings:
+        if not path.is_file():
+            raise DataError(f"{path} is not there; expected an audio file.")
+    model = Transcriber.load(run)
+    found = []
+    for path in recordings:
+        transcript = model.predict([path], beam_size=beam)[0]
+        if not as_json:
+            typer.echo(transcript.text)
+        found.append({"file": str(path), **transcript.as_json()})
+    if as_json:
+        print_json({"task": "speech", "run": str(run), "transcripts": found})
+
+
+@app.command()
+def stream(
+    run: Run,
+    rate: Annotated[
+        int | None,
+        typer.Option(help="Sample rate of raw sound [default: the model's]; WAV says its own."),
+    ] = None,
+    pause: Annotated[
+        float, typer.Option(help="Seconds of silence after which a text is final.")
+    ] = 1.0,
+    final_only: Annotated[
+        bool, typer.Option("--final-only", help="Leave out what may still change.")
+    ] = False,
+) -> None:
+    """Transcribe sound on stdin while it goes on: audio in, JSON lines out.
+
+    \b
+    Example:
+      ffmpeg -i talk.mp3 -f s16le -ac 1 -ar 16000 - | recurra speech stream runs/speech
+      recurra speech stream runs/speech < talk.wav
+
+    Sound is raw (signed 16 bits, little-endian, one channel) or WAV. Lines with "final": false tell
+    what was heard so far since the last pause; "final": true will not change any more. The final
+    texts are those of `predict`, in whatever pieces the sound comes.
+    """
+    from recurra.data.pcm import read_sound
+    from recurra.tasks.speech.model import Transcriber
+
+    model = Transcriber.load(run)
+    sample_rate, pieces = read_sound(sys.stdin.buffer, rate or model.fitted.design.sample_rate)
+    session = model.stream(sample_rate=sample_rate, pause_s=pause)
+    try:
+        for samples in pieces:
+            _tell(session.push(samples), final_only)
+    except KeyboardInterrupt:
+        _tell(session.finish(), final_only)
+        typer.echo("stopped; what was heard is transcribed", err=True)
+        raise typer.Exit(130) from None
+    _tell(session.finish(), final_only)
+
+
+def _tell(heard: list[Heard], final_only: bool) -> None:
+    from recurra.cli.output import print_json
+
+    for one in heard:
+        if one.final or not final_only:
+            print_json(one.as_json())
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Say how to go on when training is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any((out / "checkpoints").glob("step-*.safetensors")):
+            typer.echo("training is saved; go on with the same command and --resume", err=True)
+        raise

@@ -1,0 +1,177 @@
+"""Scoring a transcriber on recordings that it has not heard, beside what needs no network."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recurra.data.audio import Samples
+from recurra.data.logmel import log_mel
+from recurra.errors import DataError
+from recurra.report.results import make_result
+from recurra.tasks.speech.examples import LISTED, load
+from recurra.tasks.speech.fitted import Fitted
+from recurra.tasks.speech.learning import Source
+from recurra.tasks.speech.wer import Errors, count_errors
+
+OURS = "recurra"
+NAIVE = "commonest transcript"
+SHOWN = 10
+"""Worst recordings, and commonest confusions, that a report lists."""
+_PICTURED_S = 8.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording: what was said in it, what was heard, words wrong."""
+
+    name: str
+    said: str
+    heard: str
+    errors: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The errors of the model and of the naive answer.
+
+    rtf       real-time factor: seconds of work for a second of sound, features and all
+    rows      every recording, in the order of the table
+    picture   features and probabilities of one recording, for the report
+    """
+
+    ours: Errors
+    naive: Errors
+    seconds: float
+    rtf: float
+    rows: tuple[Row, ...]
+    picture: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def wer(self) -> float:
+        """Word error rate, a fraction."""
+        return self.ours.wer
+
+    @property
+    def cer(self) -> float:
+        """Character error rate, a fraction."""
+        return self.ours.cer
+
+    def worst(self) -> list[Row]:
+        """The recordings with most words wrong, by falling share of their words."""
+        wrong = [row for row in self.rows if row.errors]
+        return sorted(wrong, key=lambda row: -row.errors / len(row.said.split()))
+
+    def results(self) -> list[dict[str, Any]]:
+        """A row for each model."""
+        ours = {"wer": self.ours.wer, "cer": self.ours.cer, "rtf": round(self.rtf, 5)}
+        naive = {"wer": self.naive.wer, "cer": self.naive.cer}
+        return [make_result(OURS, ours), make_result(NAIVE, naive)]
+
+    def details(self) -> dict[str, Any]:
+        """What the report shows besides."""
+        return {
+            "worst": [[row.name, row.said, row.heard, row.errors] for row in self.worst()[:SHOWN]],
+            "confusions": [list(one) for one in self.ours.confusions[:SHOWN]],
+            "edits": [self.ours.substitutions, self.ours.deletions, self.ours.insertions],
+            "picture": self.picture,
+        }
+
+
+def evaluate(
+    fitted: Fitted, source: Source, *, beam_size: int | None = None, skip_bad: bool = False
+) -> Evaluation:
+    """Transcribe all recordings and count the errors.
+
+    Raises: DataError listing the recordings that cannot be read or have no transcript.
+    """
+    sounds, rows, refused = [], [], []
+    for recording in source.recordings:
+        try:
+            if not recording.text:
+                raise DataError("has no transcript.")
+            sounds.append(load(recording, source.files, fitted.design.sample_rate).samples)
+            rows.append(recording)
+        except DataError as error:
+            refused.append(f"row {recording.row}, {recording.name}: {str(error).rstrip('.')}")
+    if refused and not (skip_bad and rows):
+        more = f"; and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
+        raise DataError(
+            f"{len(refused)} of {len(source.recordings)} recordings of {source.name} cannot be "
+            f"used: {'; '.join(refused[:LISTED])}{more}. Correct them, or leave them out with "
+            "skip_bad=True (--skip-bad)."
+        )
+    began = clock.process_time()
+    heard = [fitted.transcribe(samples, beam_size).text for samples in sounds]
+    worked_s = clock.process_time() - began
+    said = [recording.text for recording in rows]
+    ours = count_errors(said, heard)
+    found = tuple(
+        Row(recording.name, recording.text, text, errors)
+        for recording, text, errors in zip(rows, heard, ours.by_row, strict=True)
+    )
+    seconds = sum(map(len, sounds)) / fitted.design.sample_rate
+    return Evaluation(
+        ours,
+        count_errors(said, [fitted.commonest] * len(said)),
+        seconds,
+        worked_s / seconds,
+        found,
+        _picture(fitted, found, sounds),
+        _notes(ours, found, refused, fitted, beam_size),
+    )
+
+
+def _notes(
+    ours: Errors,
+    rows: Sequence[Row],
+    refused: Sequence[str],
+    fitted: Fitted,
+    beam_size: int | None,
+) -> tuple[str, ...]:
+    how = "greedy" if beam_size is None else f"prefix beam of {beam_size}"
+    notes = [
+        f"{ours.words} words, {ours.characters} characters with blanks; {how}, no language model; "
+        f"{ours.substitutions} words substituted, {ours.deletions} deleted, "
+        f"{ours.insertions} inserted",
+        "rtf counts the processor's time of all threads together",
+    ]
+    strange = {c for row in rows for c in row.said} - set(fitted.design.alphabet)
+    if strange:
+        listed = "".join(sorted(strange))
+        notes.append(f"characters that the model cannot write count as errors: {listed!r}")
+    if refused:
+        notes.append(f"{len(refused)} recordings were left out: {'; '.join(refused[:LISTED])}")
+    silent = sum(not row.heard for row in rows)
+    if silent > len(rows) / 2:
+        notes.append(
+            f"{silent} of {len(rows)} transcripts are empty: the network says nothing but blanks, "
+            "as every CTC network does at first. Train longer"
+        )
+    return tuple(notes)
+
+
+def _picture(fitted: Fitted, rows: Sequence[Row], sounds: Sequence[Samples]) -> dict[str, Any]:
+    """The longest of the recordings that are not too long to be drawn."""
+    rate = fitted.design.sample_rate
+    fitting = [k for k, samples in enumerate(sounds) if len(samples) <= _PICTURED_S * rate]
+    if not fitting:
+        return {}
+    at = max(fitting, key=lambda k: len(sounds[k]))
+    probabilities = np.exp(fitted.log_probs(sounds[at]))
+    if not len(probabilities):
+        return {}
+    used = np.flatnonzero(probabilities[:, 1:].max(0) >= 0.1) + 1
+    return {
+        "title": f"{rows[at].name}: {rows[at].heard}",
+        "step_s": fitted.design.step_s,
+        "features": np.round(log_mel(sounds[at], rate, fitted.design.bins), 1).tolist(),
+        "labels": list(fitted.design.decode(used)),
+        "probabilities": np.round(probabilities[:, used], 3).tolist(),
+        "blank": np.round(probabilities[:, 0], 3).tolist(),
+    }

@@ -1,0 +1,168 @@
+"""The trained part of a transcriber: one value that saves, loads, transcribes and streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from recurra.data.audio import Samples
+from recurra.data.logmel import log_mel
+from recurra.decoding.ctc import GreedyDecoder, PrefixBeam, align
+from recurra.errors import ConfigError, RunError
+from recurra.runs import RunFolder, read_tensors, write_tensors
+from recurra.tasks.speech.fitting import make_network
+from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.settings import Design
+from recurra.tasks.speech.transcripts import Transcript, make_transcript
+
+TASK = "speech"
+
+
+class RunConfig(BaseModel):
+    """What config.json holds under `config`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    design: Design
+    commonest: str
+    training: dict[str, Any]
+    speech: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, and what its features are normalised by.
+
+    mean, deviation   (bins,) of the training recordings' features; one for all, so that sound is
+                      heard the same whole and in pieces
+    commonest         the commonest transcript of the training, which is the naive answer
+    """
+
+    design: Design
+    network: SpeechNetwork
+    mean: Tensor
+    deviation: Tensor
+    commonest: str
+    training: Mapping[str, Any] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def normalise(self, features: npt.NDArray[np.float32]) -> Tensor:
+        """Features (T, bins) as the network takes them."""
+        return (torch.from_numpy(features) - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def log_probs(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """log p (steps, 1 + len(alphabet)) of the blank and every character, of whole samples."""
+        features = self.normalise(log_mel(samples, self.design.sample_rate, self.design.bins))
+        if len(features) < self.design.stacked:
+            return np.zeros((0, len(self.design.alphabet) + 1), np.float32)
+        logits, _ = self.network(features[None], torch.tensor([len(features)]))
+        return log_softmax(logits[0])
+
+    def transcribe(self, samples: Samples, beam_size: int | None = None) -> Transcript:
+        """What is said in samples at the model's rate.
+
+        beam_size   the likeliest text that a prefix beam of so many finds; None: the likeliest
+                    label at every step
+        Raises: ConfigError for a beam_size below 1.
+        """
+        log_probs = self.log_probs(samples)
+        if beam_size is None:
+            decoder = GreedyDecoder()
+            decoder.push(log_probs)
+            return make_transcript(decoder.emissions, self.design)
+        beam = PrefixBeam(beam_size)
+        beam.push(log_probs)
+        return make_transcript(align(log_probs, beam.best()[0][0]), self.design)
+
+    def save(self, run: RunFolder, speech: Mapping[str, Any]) -> None:
+        """Write tensors and config.json, which seals them."""
+        write_tensors(run.model_path, self.network.state_dict())
+        write_tensors(run.state_path, {"mean": self.mean, "deviation": self.deviation})
+        config = RunConfig(
+            design=self.design,
+            commonest=self.commonest,
+            training=dict(self.training),
+            speech=dict(speech),
+            notes=self.notes,
+        )
+        run.write_config(TASK, config.model_dump(mode="json"), (run.model_path, run.state_path))
+
+    @classmethod
+    def load(cls, run: RunFolder) -> tuple[Fitted, dict[str, Any]]:
+        """(fitted, the arguments of `Transcriber`) from a run folder; no code is run.
+
+        Raises: RunError when a file is damaged or the files do not belong together.
+        """
+        sealed = run.read_config()
+        run.check_files(sealed)
+        try:
+            config = RunConfig.model_validate(sealed["config"])
+        except (ValidationError, ConfigError) as error:
+            raise RunError(
+                f"{run.config_path} is damaged or was edited: {str(error).splitlines()[0]} "
+                "Restore it from a copy or train again."
+            ) from error
+        weights, _ = read_tensors(run.model_path)
+        tensors, _ = read_tensors(run.state_path)
+        _check_fit(weights, tensors, config, run)
+        network = make_network(config.design).eval()
+        network.load_state_dict(weights)
+        fitted = cls(
+            config.design,
+            network,
+            tensors["mean"],
+            tensors["deviation"],
+            config.commonest,
+            config.training,
+            config.notes,
+        )
+        return fitted, config.speech
+
+
+def log_softmax(logits: Tensor) -> npt.NDArray[np.float32]:
+    """log p of logits (T, outputs), the bits of each row its own."""
+    return logits.log_softmax(-1).numpy()
+
+
+def _check_fit(
+    weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor], config: RunConfig, run: RunFolder
+) -> None:
+    """Compare all shapes before any memory is taken for a network of the config's size."""
+    design, advice = config.design, "Restore all files from the same run."
+    if design.num_layers > len(weights):  # each has several; never build a billion
+        raise RunError(
+            f"{run.model_path} does not fit {run.config_path}: {design.num_layers} layers out of "
+            f"{len(weights)} tensors. {advice}"
+        )
+    try:
+        with torch.device("meta"):
+            mould = make_network(design)
+    except (RuntimeError, ConfigError) as error:  # sizes whose product is no integer
+        raise RunError(
+            f"{run.config_path} describes no network: {str(error).splitlines()[0]} {advice}"
+        ) from error
+    shapes = {name: tensor.shape for name, tensor in mould.state_dict().items()}
+    stored = dict.fromkeys(("mean", "deviation"), torch.Size([design.bins]))
+    for path, found, wanted in (
+        (run.model_path, weights, shapes),
+        (run.state_path, tensors, stored),
+    ):
+        for name in sorted(found.keys() | wanted.keys()):
+            shape = tuple(found[name].shape) if name in found else None
+            expected = tuple(wanted[name]) if name in wanted else None
+            if shape != expected:
+                raise RunError(
+                    f"{path} does not fit {run.config_path}: {name!r} has the shape {shape}, "
+                    f"expected {expected}. {advice}"
+                )
+            if not torch.isfinite(found[name]).all():
+                raise RunError(f"{path} cannot be used: {name!r} has NaN or infinite numbers.")

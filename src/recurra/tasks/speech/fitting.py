@@ -1,0 +1,174 @@
+"""A transcriber as the training loop wants it: batches of perturbed features, CTC, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recurra.decoding.ctc import GreedyDecoder
+from recurra.tasks.speech.examples import Store
+from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.settings import Design, SpeechSettings
+from recurra.tasks.speech.wer import character_errors
+from recurra.training.seeds import step_seed
+
+_ORDER = 17
+"""Purpose of the random numbers that put an epoch in order, beside those of the loop."""
+_GAIN = 0.23025850929940458  # dB as a natural logarithm of power
+_MOST_MASKED = 0.2  # of a recording's frames, by one mask of time
+
+
+class Batch(NamedTuple):
+    """Normalised features (B, T, bins), frames (B,), all labels one after another, labels (B,)."""
+
+    features: Tensor
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
+
+
+class SpeechTask:
+    """Recordings to learn from, and recordings to stop by.
+
+    The first epoch goes from short to long (Amodei et al. 2016, "Deep Speech 2", SortaGrad), later
+    ones take batches of similar length in random order.
+
+    blank_share   of the frames of the last validation; None before one
+    """
+
+    def __init__(
+        self,
+        network: SpeechNetwork,
+        train: Store,
+        valid: Store | None,
+        design: Design,
+        settings: SpeechSettings,
+        mean: Tensor,
+        deviation: Tensor,
+    ) -> None:
+        self.model = network
+        self.blank_share: float | None = None
+        self._train, self._valid = train, valid
+        self._design, self._settings = design, settings
+        self._mean, self._deviation = mean, deviation
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+        self.updates = -(-len(train.examples) // settings.batch_size)
+        """Updates in an epoch."""
+
+    def batch(self, step: int, rng: torch.Generator) -> Batch:
+        """Recordings of similar length, each at a random speed and loudness, with masks."""
+        epoch, number = divmod(step, self.updates)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        rows, chosen = [], self._epoch[1][number]
+        for at in chosen:
+            example = self._train.examples[at]
+            speed = int(torch.randint(len(example.frames), (), generator=rng))
+            features = torch.from_numpy(self._train.features(example, speed))
+            gain = _GAIN * self._settings.gain_db * float(2 * torch.rand((), generator=rng) - 1)
+            rows.append(mask_features(self._normalise(features + gain), self._settings, rng))
+        return make_batch(rows, [self._train.examples[at].labels for at in chosen])
+
+    def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
+        """Mean nats per character."""
+        logits, lengths = self.model(batch.features, batch.lengths)
+        return ctc_loss(logits, lengths, batch.labels, batch.label_lengths), None
+
+    def validate(self) -> float | None:
+        """Wrong characters, as a share of those that are right, of the likeliest path."""
+        if self._valid is None:
+            return None
+        size = self._settings.batch_size
+        ordered = self._valid.longest_first()
+        device = self.model.head.weight.device
+        texts, blanks, frames = [], 0, 0
+        for begin in range(0, len(ordered), size):
+            some = ordered[begin : begin + size]
+            rows = [
+                self._normalise(torch.from_numpy(self._valid.features(example))) for example in some
+            ]
+            batch = make_batch(rows, [example.labels for example in some])
+            logits, lengths = self.model(batch.features.to(device), batch.lengths.to(device))
+            for row, length in zip(logits.cpu(), lengths.tolist(), strict=True):
+                decoder = GreedyDecoder()
+                decoder.push(row[:length].log_softmax(-1).numpy())
+                texts.append(self._design.decode([one.token for one in decoder.emissions]))
+                blanks += int((row[:length].argmax(-1) == 0).sum())
+                frames += length
+        self.blank_share = blanks / max(1, frames)
+        return character_errors([example.text for example in ordered], texts)
+
+    def _normalise(self, features: Tensor) -> Tensor:
+        return (features - self._mean) / self._deviation
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        """The examples of each batch of an epoch, from the seed and the epoch alone."""
+        lengths = torch.tensor([example.frames[0] for example in self._train.examples])
+        size = self._settings.batch_size
+        if epoch == 0:
+            ordered = lengths.argsort(stable=True).tolist()
+            return [ordered[k : k + size] for k in range(0, len(ordered), size)]
+        rng = torch.Generator().manual_seed(step_seed(self._settings.seed, epoch, _ORDER))
+        # Lengths a little blurred, so that a recording does not always have the same company.
+        blurred = lengths * (1 + 0.2 * torch.rand(len(lengths), generator=rng))
+        ordered = blurred.argsort().tolist()
+        batches = [ordered[k : k + size] for k in range(0, len(ordered), size)]
+        return [batches[k] for k in torch.randperm(len(batches), generator=rng).tolist()]
+
+
+def make_batch(rows: Sequence[Tensor], labels: Sequence[Sequence[int]]) -> Batch:
+    """Rows of features (T, bins) padded with zeros to the longest, and their labels."""
+    return Batch(
+        torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True),
+        torch.tensor([len(row) for row in rows]),
+        torch.tensor([label for row in labels for label in row]),
+        torch.tensor([len(row) for row in labels]),
+    )
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    """−log p of the labels by CTC, in nats per character, the mean over the batch's characters."""
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    nats = F.ctc_loss(log_probs, labels, lengths, label_lengths, blank=0, reduction="sum")
+    return nats / label_lengths.sum()
+
+
+def mask_features(features: Tensor, settings: SpeechSettings, rng: torch.Generator) -> Tensor:
+    """SpecAugment: some bands of frequency and spans of time replaced by the mean, which is 0.
+
+    A span of time has at most a fifth of the frames.
+    Source: Park et al. 2019, "SpecAugment"; without time warping, which they found to do little.
+    """
+
+    def span(length: int, widest: int) -> tuple[int, int]:
+        width = int(torch.randint(min(widest, length) + 1, (), generator=rng))
+        begin = int(torch.randint(length - width + 1, (), generator=rng))
+        return begin, begin + width
+
+    frames, bins = features.shape
+    for _ in range(settings.frequency_masks):
+        begin, end = span(bins, settings.frequency_width)
+        features[:, begin:end] = 0
+    for _ in range(settings.time_masks):
+        begin, end = span(frames, min(settings.time_width, int(_MOST_MASKED * frames)))
+        features[begin:end] = 0
+    return features
+
+
+def make_network(design: Design) -> SpeechNetwork:
+    """An untrained network of this design."""
+    return SpeechNetwork(
+        design.bins,
+        len(design.alphabet) + 1,
+        cell=design.cell,
+        hidden_size=design.hidden_size,
+        num_layers=design.num_layers,
+        bidirectional=not design.streaming,
+        stacked=design.stacked,
+        look_ahead=design.steps_ahead,
+        dropout=design.dropout,
+    )

@@ -1,0 +1,258 @@
+"""From recordings to a fitted transcriber: checks, features, training, what is kept of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recurra.data.audio import AudioFiles
+from recurra.data.recordings import Recording
+from recurra.errors import DataError, RunError
+from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.speech.examples import Finding, Store, fill, find_alphabet, refuse
+from recurra.tasks.speech.fitted import Fitted
+from recurra.tasks.speech.fitting import SpeechTask, make_network
+from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.settings import TRAINING, Design, SpeechSettings, decide
+from recurra.training.learner import choose_device
+from recurra.training.loop import TrainingResult, train
+from recurra.training.settings import TrainingSettings
+
+DEFAULT_MINUTES = 10.0
+MOST_HELD_OUT = 200
+"""Recordings that are kept for validation at most, where none are given for it."""
+BLANK = 0.995
+"""Share of blanks from which a network counts as saying nothing."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Recordings, where their files are, and how the table is called in messages."""
+
+    recordings: Sequence[Recording]
+    files: AudioFiles
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that training needs, checked: nothing has been trained or written yet."""
+
+    design: Design
+    training: TrainingSettings
+    network: SpeechNetwork
+    train: Store
+    valid: Store | None
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all texts and sound."""
+        return self.train.digest + ("" if self.valid is None else self.valid.digest)
+
+
+def training_settings(
+    settings: SpeechSettings, validate_every: int | None = None
+) -> TrainingSettings:
+    """Settings of the training loop. Raises: ConfigError when they contradict each other."""
+    minutes, steps = settings.minutes, settings.steps
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    values: dict[str, Any] = {
+        **TRAINING,
+        "minutes": minutes,
+        "steps": steps,
+        "seed": settings.seed,
+        "device": settings.device,
+        "patience": settings.patience,
+    }
+    if validate_every is not None:
+        values["validate_every"] = validate_every
+    return TrainingSettings(**{**values, **settings.training})
+
+
+def plan(
+    source: Source,
+    valid_source: Source | None,
+    settings: SpeechSettings,
+    *,
+    skip_bad: bool = False,
+    folder: Path | None = None,
+) -> Plan:
+    """Look all recordings through, make their features, and an untrained network.
+
+    valid_source   recordings to stop by; None for the last rows of `source`
+    skip_bad       leave out what cannot be used
+    folder         where the features lie while training runs
+
+    Raises: DataError for recordings that cannot be used, ConfigError for settings.
+    """
+    training_settings(settings)
+    alphabet = settings.alphabet or find_alphabet(source.recordings)
+    if not alphabet:
+        raise DataError(f"no recording of {source.name} has a transcript; expected texts.")
+    source, valid_source = _hold_out(source, valid_source, settings.validation)
+    speeds = (1.0, *(speed for speed in dict.fromkeys(settings.speeds) if speed != 1))
+    train_store = fill(
+        source.recordings, source.files, settings, alphabet, speeds=speeds, folder=folder
+    )
+    refuse(train_store, source.name, len(source.recordings), skip_bad)
+    valid_store = None
+    if valid_source is not None:
+        valid_store = fill(
+            valid_source.recordings,
+            valid_source.files,
+            settings,
+            alphabet,
+            speeds=(1.0,),
+            folder=folder,
+        )
+        refuse(valid_store, valid_source.name, len(valid_source.recordings), skip_bad)
+    design = decide(settings, alphabet)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = make_network(design)
+    # About once an epoch; more seldom where the validation is long beside the training.
+    updates = max(1, len(train_store.examples) // settings.batch_size)
+    share = 0.0 if valid_store is None else valid_store.seconds / train_store.seconds
+    training = training_settings(settings, max(20, updates, round(updates * share / 0.15)))
+    choose_device(training)
+    findings = [*train_store.findings, *(valid_store.findings if valid_store else ())]
+    return Plan(
+        design,
+        training,
+        network,
+        train_store,
+        valid_store,
+        _notes(design, network, train_store, valid_store),
+        tuple(findings),
+    )
+
+
+def _hold_out(
+    source: Source, valid_source: Source | None, share: float
+) -> tuple[Source, Source | None]:
+    """Keep the last rows for validation, where nothing else is given for it."""
+    if valid_source is not None or share == 0:
+        return source, valid_source
+    rows = source.recordings
+    kept = min(MOST_HELD_OUT, max(1, round(share * len(rows))))
+    if kept >= len(rows):
+        raise DataError(
+            f"{source.name} has {len(rows)} recording(s), too few to keep one for validation. Give "
+            "more, give recordings for validation, or set validation=0."
+        )
+    return (
+        Source(rows[: len(rows) - kept], source.files, source.name),
+        Source(rows[len(rows) - kept :], source.files, source.name),
+    )
+
+
+def learn(
+    chosen: Plan, settings: SpeechSettings, run: RunFolder | None, *, resume: bool, progress: bool
+) -> tuple[Fitted, TrainingResult]:
+    """Train what was planned. With `run`, log and checkpoints go there."""
+    mean, deviation = map(torch.from_numpy, chosen.train.statistics())
+    task = SpeechTask(
+        chosen.network, chosen.train, chosen.valid, chosen.design, settings, mean, deviation
+    )
+    result = train(
+        task,
+        chosen.training,
+        folder=None if run is None else run.path,
+        resume=resume,
+        progress=progress,
+    )
+    summary = {name: value for name, value in asdict(result).items() if name != "history"}
+    notes = chosen.notes
+    if task.blank_share is not None and task.blank_share >= BLANK:
+        notes = (*notes, _explain_blanks(task.blank_share, result.steps, chosen.training))
+    texts = Counter(example.text for example in chosen.train.examples)
+    fitted = Fitted(
+        chosen.design,
+        chosen.network.to("cpu").eval(),
+        mean,
+        deviation,
+        min(texts, key=lambda text: (-texts[text], text)),
+        {**chosen.training.model_dump(mode="json"), "result": summary},
+        notes,
+    )
+    return fitted, result
+
+
+def _explain_blanks(share: float, steps: int, training: TrainingSettings) -> str:
+    return (
+        f"warning: at the end of training {100 * share:.1f} % of all steps say nothing (blank). "
+        f"Every CTC network begins so; {steps} steps were too few to get beyond it here. Train "
+        f"longer; if that does not help, lower learning_rate ({training.learning_rate:g}), and "
+        "check that transcripts belong to their recordings"
+    )
+
+
+def _notes(
+    design: Design, network: SpeechNetwork, train_store: Store, valid_store: Store | None
+) -> tuple[str, ...]:
+    parameters = sum(p.numel() for p in network.parameters())
+    kind = "streaming" if design.streaming else "bidirectional"
+    ahead = ""
+    if design.streaming:
+        ahead = f", looks {1000 * design.steps_ahead * design.step_s:.0f} ms ahead"
+    notes = [
+        f"{len(train_store.examples)} recordings, {train_store.seconds / 60:.1f} minutes, "
+        f"{len(design.alphabet)} characters",
+        f"{kind}: {design.num_layers} × {design.cell} of {design.hidden_size} units, "
+        f"{parameters} parameters{ahead}",
+    ]
+    if valid_store is None:
+        notes.append("no recordings are kept for validation; the last weights count")
+    else:
+        notes.append(
+            f"validated on {len(valid_store.examples)} recordings, "
+            f"{valid_store.seconds / 60:.1f} minutes"
+        )
+    return tuple(notes)
+
+
+def check_same_fit(run: RunFolder, chosen: Plan, settings: SpeechSettings) -> None:
+    """Check that a resumed run goes on with the recordings and settings it began with.
+
+    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
+    """
+    path = run.checkpoints / "fit.json"
+    if not path.is_file():
+        return
+    before = read_json(path)
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
+    now, then = _comparable(settings), before["settings"]
+    changed = [
+        f"{name}={then.get(name)!r} (now {value!r})"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
+            "Use them, or start anew with --force."
+        )
+    if before.get("recordings") != chosen.fingerprint:
+        raise RunError(
+            f"{run.path} was trained on other recordings; --resume needs the same in the same "
+            "order. Use them, or start anew with --force."
+        )
+
+
+def note_fit(run: RunFolder, chosen: Plan, settings: SpeechSettings) -> None:
+    """Write down what a run is trained on, for `check_same_fit`."""
+    now = {"settings": _comparable(settings), "recordings": chosen.fingerprint}
+    write_json(run.checkpoints / "fit.json", now)
+
+
+def _comparable(settings: SpeechSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"training"})
