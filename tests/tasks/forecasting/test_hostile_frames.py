@@ -95,7 +95,9 @@ def test_forecasts_are_finite_or_the_error_is_clear(
     forecaster = Forecaster(horizon=HORIZON, frequency="1 day", **TINY, **more)
     refusal = message(lambda: forecaster.fit(frame, past="price" if past else ()))
     if refusal is not None:
-        assert re.search(r"expected|Give|give|needs|Correct|Change|Leave|Remove", refusal), refusal
+        assert re.search(r"expected|expects|Give|needs|Correct|Change|Leave|Remove", refusal), (
+            refusal
+        )
         return
     check_forecast(forecaster.predict(), frame)
     check_forecast(forecaster.predict(frame), frame)
