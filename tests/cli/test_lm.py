@@ -129,6 +129,11 @@ def test_predict_writes_what_the_model_writes(recurra: Recurra, lm_run: Path) ->
     assert as_json["text"] + "\n" == done.out
 
 
+def test_predict_takes_the_likeliest_text_of_a_beam(recurra: Recurra, lm_run: Path) -> None:
+    done = recurra("lm", "predict", lm_run, "--prompt", "the ", "--length", "9", "--beam", "3")
+    assert done.out == LanguageModel.load(lm_run).write("the ", length=9, beam_size=3) + "\n"
+
+
 def test_predict_goes_on_from_a_kept_state(recurra: Recurra, lm_run: Path, tmp_path: Path) -> None:
     state = tmp_path / "s.safetensors"
     greedy = ["--temperature", "0", "--length"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +43,8 @@ def train(
         typer.Option(help="zaremba-small, zaremba-medium, zaremba-large or awd-lstm."),
     ] = None,
     cell: Annotated[
-        str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
+        str | None,
+        typer.Option(help="Any cell, such as lstm, gru or min-gru [default: by the tokens]."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
@@ -172,6 +173,10 @@ def predict(
     repetition_penalty: Annotated[
         float, typer.Option(help="Divide the probability of recent tokens by this.")
     ] = 1.0,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw nothing: the likeliest text that a beam of N finds."),
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Go on from a text that --save-state kept.")
     ] = None,
@@ -214,7 +219,9 @@ def predict(
         stream.load(state)
     for token in stream.read(given).ids.tolist():
         sampler.note(token)
-    pieces = stream.write(length, sampler)
+    pieces: Iterable[str] = stream.write(length, sampler)
+    if beam is not None:
+        pieces = [stream.write_likeliest(length, beam)]
     if as_json:
         text = given + "".join(pieces)
         print_json({"task": "language", "run": str(run), "prompt": given, "text": text})

@@ -326,7 +326,9 @@ class StreamEngine:
         fresh = (answers.status == FRESH).tolist()
         if self.stepper.answer is None:
             return [
-                json.dumps(finite(value), ensure_ascii=False).encode() if is_fresh else None
+                json.dumps(finite(value), ensure_ascii=False, default=str).encode()
+                if is_fresh
+                else None
                 for value, is_fresh in zip(answers.values, fresh, strict=True)
             ]
         return [

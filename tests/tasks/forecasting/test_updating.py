@@ -28,6 +28,7 @@ DESIGNS: list[dict[str, Any]] = [
     {"stride": 3, "season": 7, "num_layers": 2, "cell": "lstm"},
     {"stride": 2, "season": 40, "cell": "rnn"},
     {"context": 1, "stride": 2, "season": 1},
+    {"season": 7, "profile": 2, "stride": 2},
     {"season": 7, "ensemble": [{"context": 12}, {"cell": "lstm", "stride": 5}]},
 ]
 

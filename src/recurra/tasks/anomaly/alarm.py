@@ -10,6 +10,7 @@ normal: the head answers when something begins, not how long it lasts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -123,7 +124,7 @@ class AlarmHead:
         rare = self.returns.step(state, np.concatenate([both, -both, distance], axis=1), row)
         level_at = self.leaky[0].taus.index(_LEVEL)
         drifted = (np.abs(state["means0"][:, level_at]) > DRIFT) & (row >= _LEVEL)
-        return Answer(self._surprise(rare), *interval, drifted)
+        return Answer(self.combine(rare), *interval, drifted)
 
     def join(self, surprise: Array) -> Array:
         """The largest of the channels (S, C), less log10 of their number; NaN without any."""
@@ -132,15 +133,15 @@ class AlarmHead:
         joined = np.maximum(largest - np.log10(np.maximum(known.sum(axis=1), 1)), 0.0)
         return np.where(known.any(axis=1), joined, np.nan)
 
-    def _surprise(self, rare: Array) -> Array:
+    def combine(self, rare: Array, weights: Mapping[str, float] = WEIGHTS) -> Array:
+        """S (L,) of the surprises (L, E) of level and means, the same with their signs changed, and
+        the distances."""
         width = 1 + len(WIDTHS)
         both = np.maximum(rare[:, :width], rare[:, width : 2 * width])
         memory = np.add.reduce(rare[:, 2 * width :], axis=1) / len(self.sets)
         means = np.add.reduce(both[:, 1:], axis=1) / len(WIDTHS)
-        total = (
-            WEIGHTS["level"] * both[:, 0] + WEIGHTS["memory"] * memory + WEIGHTS["means"] * means
-        )
-        return np.asarray(total / sum(WEIGHTS.values()))
+        total = weights["level"] * both[:, 0] + weights["memory"] * memory
+        return np.asarray((total + weights["means"] * means) / sum(weights.values()))
 
     def _interval(self, state: State, x: Array, is_first: Flags) -> tuple[Array, Array, Array]:
         """Expected value and interval before x is known; then its width is corrected by x.

@@ -17,6 +17,8 @@ from torch import Tensor
 from recurra.data.series import Series
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
+from recurra.tasks.forecasting.conformal import Calibration
+from recurra.tasks.forecasting.dependence import Dependence, is_correlation
 from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import extra_size, future_size
 from recurra.tasks.forecasting.network import ForkingNetwork
@@ -48,6 +50,8 @@ class RunConfig(BaseModel):
     training: dict[str, Any]
     forecaster: dict[str, Any]
     notes: tuple[str, ...]
+    dependence: Dependence | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Fitted:
     `others` are the further networks of an ensemble, whose forecast is the mean of all quantiles on
     the original scale. All have the horizon, season and quantile levels of `settings`. `trained`
     holds the grid index of each series' last training row, where rows were read since.
+    `dependence` makes paths of quantiles, `calibration` moves them, where it was asked for.
     """
 
     schema: Schema
@@ -67,6 +72,8 @@ class Fitted:
     notes: tuple[str, ...] = ()
     others: tuple[Network, ...] = ()
     trained: Mapping[str, int] = field(default_factory=dict)
+    dependence: Dependence | None = None
+    calibration: Calibration | None = None
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -97,6 +104,12 @@ class Fitted:
         Raises: DataError when a known-future covariate is missing for a step ahead.
         """
         self.check_future(series, number, row)
+        return self.unchecked_quantiles(series, number, row)
+
+    def unchecked_quantiles(
+        self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
+    ) -> Array:
+        """`quantiles`, with unknown covariates of steps ahead at their mean."""
         targets = len(self.schema.target)
         panel = build_panel(series, self.schema, self.settings.horizon)
         channel = np.repeat(number * targets, targets) + np.tile(np.arange(targets), len(number))
@@ -110,7 +123,15 @@ class Fitted:
                 total = scaled if total is None else total + scaled
         assert total is not None
         mean = total / len(self.networks)
-        return np.asarray(mean.reshape(len(number), targets, *mean.shape[1:]))
+        return self.calibrated(mean.reshape(len(number), targets, *mean.shape[1:]))
+
+    def calibrated(self, quantiles: Array) -> Array:
+        """Quantiles (..., K, horizon, Q) as they are given out: moved, where that was learned."""
+        if self.calibration is None:
+            return np.asarray(quantiles)
+        moved = self.calibration.apply(quantiles, self.settings.quantile_levels)
+        positive = np.array(self.schema.non_negative)[:, None, None]
+        return np.where(positive, np.maximum(moved, 0.0), moved)
 
     def check_future(
         self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
@@ -154,6 +175,8 @@ class Fitted:
             training=dict(self.training),
             forecaster=dict(forecaster),
             notes=self.notes,
+            dependence=self.dependence,
+            calibration=self.calibration,
         )
         files = (run.model_path, run.state_path)
         run.write_config(TASK, config.model_dump(mode="json"), files)
@@ -177,6 +200,7 @@ class Fitted:
         weights, _ = read_tensors(run.model_path)
         _check_shapes(weights, config, run)
         _check_finite(weights, run.model_path)
+        _check_probabilities(config, run)
         networks = []
         for number, model in enumerate((config.model, *config.others)):
             networks.append(make_network(config.table, model).eval())
@@ -193,8 +217,32 @@ class Fitted:
             config.notes,
             tuple(networks[1:]),
             {name: end for name, end in ends if end != NEVER_TRAINED},
+            config.dependence,
+            config.calibration,
         )
         return fitted, config.forecaster
+
+
+def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
+    """That dependence and calibration are of the table's targets and the model's quantiles."""
+    targets, levels = len(config.table.target), len(config.model.quantile_levels)
+    problem = None
+    if config.dependence is not None:
+        rows = config.dependence.targets
+        square = len(rows) == targets and all(len(row) == targets for row in rows)
+        if not square or not is_correlation(np.array(rows)):
+            problem = f"dependence.targets is no correlation of {targets} targets"
+    if config.calibration is not None:
+        shifts = config.calibration.shifts
+        groups = len(shifts[0]) if len(shifts) == targets else 0
+        whole = all(len(one) == groups and all(len(g) == levels for g in one) for one in shifts)
+        if not whole or not 1 <= groups <= config.model.horizon:
+            problem = f"calibration.shifts is not of {targets} targets and {levels} levels"
+    if problem:
+        raise RunError(
+            f"{run.config_path} is damaged or was edited: {problem}. Restore it from a copy or "
+            "train again."
+        )
 
 
 def make_network(schema: Schema, settings: ModelSettings) -> Network:

@@ -14,9 +14,11 @@ from recurra.data.tables import read_table
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.runs import RunFolder
 from recurra.tasks.forecasting.backtest import backtest
-from recurra.tasks.forecasting.evaluation import Evaluation, evaluate
+from recurra.tasks.forecasting.conformal import Calibration
+from recurra.tasks.forecasting.evaluation import Evaluation, evaluate, rolling_origins
 from recurra.tasks.forecasting.fitted import TASK, Fitted
-from recurra.tasks.forecasting.frames import prediction_frame
+from recurra.tasks.forecasting.frames import prediction_frame, sample_frame
+from recurra.tasks.forecasting.held_out import learn_calibration
 from recurra.tasks.forecasting.learning import (
     check_same_fit,
     learn,
@@ -25,6 +27,7 @@ from recurra.tasks.forecasting.learning import (
     training_settings,
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
+from recurra.tasks.forecasting.scenarios import draw_paths
 from recurra.tasks.forecasting.settings import (
     QUANTILE_LEVELS,
     Design,
@@ -32,6 +35,8 @@ from recurra.tasks.forecasting.settings import (
     Loss,
     members,
 )
+from recurra.tasks.forecasting.state import SeriesState
+from recurra.tasks.forecasting.stepper import ForecastStepper
 from recurra.tasks.forecasting.stream import ForecastStream
 from recurra.tasks.forecasting.updating import (
     forecast_states,
@@ -73,6 +78,8 @@ class Forecaster:
     duplicates      what to do with repeated times: "error", "mean", "first", "last"
     time_format     "dmy", "mdy" or a pattern, where the table's times could be read in two ways
     seed, device    seed of all chance; "auto", "cpu" or "cuda" to train on
+    calibrate       move the quantiles until the rows kept for validation fall below them as often
+                    as they say, see `conformal.py`
     progress        show a bar, or lines, on stderr
     training        further settings of the training loop, as {"learning_rate": 1e-3}
     ensemble        how many networks forecast together, each with a seed of its own; or a list of
@@ -126,6 +133,7 @@ class Forecaster:
         time_format: str | None = None,
         training: Mapping[str, Any] | None = None,
         ensemble: int | Sequence[Mapping[str, Any]] = 1,
+        calibrate: bool = False,
         progress: bool = True,
     ) -> None:
         given = locals()
@@ -219,21 +227,58 @@ class Forecaster:
 
         Returns a long frame of the kind of `data`: series, time, target, step, q0.1 … q0.9.
         """
+        backend, names, last, quantiles = self._forecast(data)
+        levels = self.fitted.settings.quantile_levels
+        return prediction_frame(self.fitted.schema, names, last, quantiles, levels, backend)
+
+    def _forecast(self, data: Any) -> tuple[Any, list[str], Any, Any]:
+        """(kind of frame, names, grid indices of the last rows, quantiles (S, K, horizon, Q))."""
         fitted = self.fitted
         if data is None:
-            return self._predict_from_states()
+            if fitted.schema.future:
+                raise DataError(
+                    f"the model has known-future covariates ({', '.join(fitted.schema.future)}); "
+                    "give the table with rows for the steps ahead, their targets empty."
+                )
+            last = np.array(list(fitted.indices.values()))
+            made = forecast_states(fitted, list(fitted.states.values()))
+            return "polars", list(fitted.states), last, made
         frame = read_table(
             data, text=() if fitted.schema.series is None else (fitted.schema.series,)
         )
-        table = self._read_on(frame)
-        return prediction_frame(
-            fitted.schema,
-            [one.name for one in table.series],
-            np.array([one.start + len(one.target) - 1 for one in table.series]),
-            last_quantiles(fitted, table.series),
-            fitted.settings.quantile_levels,
-            frame.implementation,
+        series = self._read_on(frame).series
+        last = np.array([one.start + len(one.target) - 1 for one in series])
+        made = last_quantiles(fitted, series)
+        return frame.implementation, [one.name for one in series], last, made
+
+    def sample(self, data: Any = None, *, count: int = 100, seed: int = 0) -> Any:
+        """`count` scenario paths for each series: what may come, step for step together.
+
+        Each step has the quantiles that `predict` gives, and steps and targets move together as
+        they did in held-out windows; see `dependence.py`. `data` as in `predict`.
+
+        Returns a long frame of the kind of `data`: series, time, target, sample, step, value.
+        """
+        fitted = self.fitted
+        backend, names, last, quantiles = self._forecast(data)
+        paths = draw_paths(fitted, quantiles, count, seed)
+        return sample_frame(fitted.schema, names, last, paths, backend)
+
+    def calibrate(self, data: Any, *, windows: int | None = None) -> Calibration:
+        """Move the quantiles until newer rows fall below them as often as they say.
+
+        The windows are those that `evaluate` would score; to know what came of it on windows that
+        calibration did not see, look at the answer's `coverage`, or evaluate on newer rows still.
+
+        Raises: DataError when too little lies after the end of the training data.
+        """
+        fitted, series = self.fitted, self.read(data).series
+        number, row, _ = rolling_origins(
+            series, fitted.ends(series), fitted.settings.horizon, windows
         )
+        calibration = learn_calibration(fitted, series, number, row)
+        self._fitted = replace(fitted, calibration=calibration)
+        return calibration
 
     def update(self, data: Any) -> Self:
         """Read further rows of the series, so that the next forecasts start after them.
@@ -305,11 +350,24 @@ class Forecaster:
 
     def stream(self, data: Any = None) -> ForecastStream:
         """Go on from the end of the training table, or of `data`, one observation at a time."""
+        return ForecastStream(self.fitted, self._states_after(data))
+
+    def stepper(
+        self, data: Any = None, *, key: str | None = None, seq: str | None = None
+    ) -> ForecastStepper:
+        """What a `recurra.streaming.StreamEngine` steps, from the same states as `stream`.
+
+        key: the column that names streams, for a model of one series; seq: the column of an event's
+        identity, its time when None. Raises: ConfigError for a key beside the model's own.
+        """
+        return ForecastStepper(self.fitted, self._states_after(data), key=key, seq=seq)
+
+    def _states_after(self, data: Any) -> Mapping[str, SeriesState]:
+        """Where each series stands after the training table, or after `data`."""
         fitted = self.fitted
         if data is None:
-            return ForecastStream(fitted, fitted.states)
-        grown = states_after(fitted, self._read_on(data).series)
-        return ForecastStream(fitted, {**fitted.states, **grown})
+            return fitted.states
+        return {**fitted.states, **states_after(fitted, self._read_on(data).series)}
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the run folder: config.json, model.safetensors, state.safetensors.
@@ -333,15 +391,3 @@ class Forecaster:
             ) from error
         forecaster._fitted = fitted
         return forecaster
-
-    def _predict_from_states(self) -> Any:
-        fitted = self.fitted
-        if fitted.schema.future:
-            raise DataError(
-                f"the model has known-future covariates ({', '.join(fitted.schema.future)}); "
-                "give the table with rows for the steps ahead, their targets empty."
-            )
-        quantiles = forecast_states(fitted, list(fitted.states.values()))
-        last = np.array([state.index for state in fitted.states.values()])
-        names, levels = list(fitted.states), fitted.settings.quantile_levels
-        return prediction_frame(fitted.schema, names, last, quantiles, levels, "polars")

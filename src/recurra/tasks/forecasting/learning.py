@@ -18,6 +18,11 @@ from recurra.runs import RunFolder, read_json, write_json
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
+from recurra.tasks.forecasting.held_out import (
+    held_out_origins,
+    learn_calibration,
+    with_dependence,
+)
 from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
@@ -42,7 +47,7 @@ NETWORK_FIELDS = (
     "skip",
     "profile",
 )
-RESERVED = ("step", "target")
+RESERVED = ("step", "target", "sample", "value")
 SMALL_NETWORK = 128
 
 
@@ -56,12 +61,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that training needs, checked: nothing has been trained or written yet."""
+    """Everything that training needs, checked: nothing has been trained or written yet.
+
+    `kept` rows of each series validate, and calibrate the quantiles when that is asked for.
+    """
 
     table: SeriesSet
     schema: Schema
     members: tuple[Member, ...]
     notes: tuple[str, ...]
+    kept: tuple[int, ...] = ()
+    calibrate: bool = False
 
     @property
     def task(self) -> ForecastTask:
@@ -113,14 +123,21 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
     models, schema = _designs(table, each)
     panel = build_panel(table.series, schema, settings.horizon)
     made = []
+    kept_rows: list[int] = []
     notes: list[str] = [*table.notes]
     for one, model in zip(each, models, strict=True):
         member, kept = _member(table, one, model, schema, panel, len(each))
         made.append(member)
+        kept_rows = kept_rows or kept
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
     if len(each) > 1:
         notes.append(f"the mean of {len(each)} networks")
-    return Plan(table, schema, tuple(made), tuple(notes))
+    if settings.calibrate and not any(kept_rows):
+        raise ConfigError(
+            "calibrate=True needs rows that are kept from training, and there are none: the series "
+            "are too short, or validation is 0. Leave it out, or call calibrate with newer rows."
+        )
+    return Plan(table, schema, tuple(made), tuple(notes), tuple(kept_rows), settings.calibrate)
 
 
 def _member(
@@ -176,7 +193,18 @@ def learn(
         others=tuple(networks[1:]),
     )
     with _threads_for(networks[0].settings):
-        return replace(fitted, states=fitted.read(chosen.table.series)), results[0]
+        fitted = replace(fitted, states=fitted.read(chosen.table.series))
+        return _with_probabilities(fitted, chosen), results[0]
+
+
+def _with_probabilities(fitted: Fitted, chosen: Plan) -> Fitted:
+    """What is learned after the weights, from the rows kept from training."""
+    series, kept = chosen.table.series, chosen.kept
+    fitted = with_dependence(fitted, series, kept)
+    if not chosen.calibrate:
+        return fitted
+    origins = held_out_origins(series, kept, fitted.settings.horizon)
+    return replace(fitted, calibration=learn_calibration(fitted, series, *origins))
 
 
 @contextlib.contextmanager

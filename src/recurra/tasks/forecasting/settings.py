@@ -232,6 +232,7 @@ class ForecasterSettings(CheckedModel):
     time_format: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     ensemble: int | tuple[dict[str, Any], ...] = 1
+    calibrate: bool = False
 
     @field_validator("ensemble")
     @classmethod
