@@ -280,9 +280,11 @@ def kills() -> dict[str, Any]:
     }
 
 
-INTRODUCTION = f"""A two-layer GRU of 64 with a linear head and 8 inputs, float32, in `recurra.streaming.StreamEngine`;
-the kills are those of a small model in a program of its own, with its states in an SQLite file. The GRU steps on
-{THREADS} threads where nothing else is said; keys are text, and everything from keys to answers is in the time."""
+INTRODUCTION = f"""\
+A two-layer GRU of 64 with a linear head and 8 inputs, float32, in `recurra.streaming.StreamEngine`;
+the kills are those of a small model in a program of its own, with its states in an SQLite file.
+The GRU steps on {THREADS} threads where nothing else is said; keys are text, and everything from
+keys to answers is in the time."""
 PARTS = {"speed": speed, "bits": bits, "kills": kills}
 
 
