@@ -351,6 +351,29 @@ def test_predict_as_json_goes_on_from_the_table(
     assert forecast["q0.5"] == wanted["q0.5"].to_list()
 
 
+def test_predict_draws_paths_of_a_seed(recurra: Recurra, trained: Path, tmp_path: Path) -> None:
+    words = ("forecast", "predict", trained / "run", "--samples", "3")
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        done = recurra(*words, "--seed", seed, "--out", tmp_path / f"{name}.csv")
+        assert done.status == 0, done.err
+    made, again, other = (pl.read_csv(tmp_path / f"{name}.csv") for name in "abc")
+    assert made.equals(again)
+    assert not made.equals(other)
+    assert made["sample"].unique().sort().to_list() == [0, 1, 2]
+    shown = recurra(*words)
+    assert "value" in shown.out.splitlines()[0]
+
+
+def test_train_can_calibrate(recurra: Recurra, table: Path, tmp_path: Path) -> None:
+    done = recurra(
+        "forecast", "train", table, *SALES, *UNTIL, *TINY, "--calibrate", "--out", tmp_path / "run"
+    )
+    assert done.status == 0, done.err
+    assert "calibrated on" in done.out
+    assert "before   after" in done.out
+    assert config_of(tmp_path / "run")["calibration"]["windows"] > 1
+
+
 def test_predict_writes_csv_and_parquet_with_the_same_numbers(
     recurra: Recurra, trained: Path, tmp_path: Path
 ) -> None:
