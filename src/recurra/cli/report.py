@@ -9,6 +9,7 @@ import typer
 
 # Which module draws the report of a task; the name in a run's config only chooses among these.
 REPORTS = {
+    "anomaly": "recurra.tasks.anomaly.report",
     "forecasting": "recurra.tasks.forecasting.report",
     "language": "recurra.tasks.language.report",
 }

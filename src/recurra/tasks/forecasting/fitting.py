@@ -11,10 +11,9 @@ from torch import Tensor
 
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
-from recurra.tasks.forecasting.encode import forecast_rows
+from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.losses import error_units, forecast_loss
-from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
@@ -39,7 +38,7 @@ class ForecastTask:
 
     def __init__(
         self,
-        network: ForkingNetwork,
+        network: Network,
         panel: Panel,
         train_rows: Tensor,
         batch_size: int,
@@ -51,8 +50,13 @@ class ForecastTask:
         self.train_rows = train_rows
         self.batch_size = batch_size
         settings = network.settings
-        needed = max(2, settings.season if settings.season_in_window else settings.context // 3)
         observed = panel.first - panel.offset
+        needed: int | Tensor = settings.context // 3
+        if settings.windowed:  # whole windows, where there are more than a few
+            needed = ((train_rows - observed) // 2).clamp(max=settings.context)
+        elif settings.season_in_window:
+            needed = settings.season
+        needed = torch.as_tensor(needed).clamp(min=2)
         self.first_origin = torch.minimum(observed + needed - 1, train_rows - 2).clamp(min=0)
         self.trainable = torch.nonzero(train_rows - observed >= 2).squeeze(1)
         if not len(self.trainable):
@@ -136,6 +140,17 @@ class ForecastTask:
         each = pinball(quantiles, torch.where(known, truth, 0.0), self.levels.double())
         each = each / self._scale(channel, row)
         return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
+
+    def windows(self, channel: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (N, context) and what follows them in training rows (N, horizon), normalised.
+
+        NaN where the truth is missing, or must not be trained on.
+        """
+        made = make_steps(self.panel, channel, row, self.model.settings)
+        ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
+        truth = (self._truth(channel, row) - made.level) / made.scale
+        counted = ahead < self.train_rows[channel][:, None]
+        return made.window, torch.where(counted, truth, torch.nan).float()
 
     def _truth(self, channel: Tensor, row: Tensor) -> Tensor:
         """Transformed target (N, horizon) after each row, NaN where missing or past the end."""

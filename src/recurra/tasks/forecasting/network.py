@@ -32,8 +32,8 @@ State = Any
 class ForkingNetwork(nn.Module):
     """Normalised quantile forecasts from every step of a sequence.
 
-    Shapes: window (B, T, context), extra (B, T, extra_size), future (B, T, horizon, future_size) →
-    quantiles (B, T, horizon, Q). The quantiles are in units of the step's scale,
+    Shapes: window (B, T, window_size), extra (B, T, extra_size), future (B, T, horizon,
+    future_size) → quantiles (B, T, horizon, Q). The quantiles are in units of the step's scale,
     relative to its level.
     """
 
@@ -43,12 +43,12 @@ class ForkingNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         hidden, levels = settings.hidden_size, len(settings.quantile_levels)
-        self.embed = nn.Linear(settings.context + extra_size, hidden)
+        self.embed = nn.Linear(settings.window_size + extra_size, hidden)
         kind = {"gru": GRU, "lstm": LSTM, "rnn": RNN}[settings.cell]
         self.recurrent = kind(hidden, hidden, num_layers=settings.num_layers, batch_first=True)
         self.mix = nn.Linear(2 * hidden, hidden)
         self.direct = nn.Linear(hidden, settings.horizon * levels)
-        self.skip = nn.Linear(settings.context, settings.horizon)
+        self.skip = nn.Linear(settings.window_size, settings.horizon)
         self.dropout = nn.Dropout(settings.dropout)
         self.sort = SortedQuantiles(settings.quantile_levels)
         self.act = nn.GELU()
@@ -72,11 +72,11 @@ class ForkingNetwork(nn.Module):
                 self.season_weight.fill_(1.0)
             elif baseline == "seasonal_naive" and settings.season_in_window:
                 ahead = torch.arange(settings.horizon)
-                back = settings.skip or settings.season
+                back = settings.period
                 phase = settings.context - back + ahead % back
                 self.skip.weight[ahead, phase] = 1.0
             else:
-                self.skip.weight[:, -1] = 1.0
+                self.skip.weight[:, settings.context - 1] = 1.0
 
     def encode(
         self, window: Tensor, extra: Tensor, lengths: Tensor | None = None, state: State = None
