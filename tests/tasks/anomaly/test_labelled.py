@@ -45,7 +45,7 @@ def test_labels_must_fit_the_rows() -> None:
 
 def test_the_segment_head_stays_surprised_as_long_as_it_lasts() -> None:
     rng = np.random.default_rng(0)
-    train, test = rng.normal(size=(900, 3)), rng.normal(size=(400, 3))
+    train, test = rng.normal(size=(2500, 3)), rng.normal(size=(400, 3))
     labels = np.zeros(400, bool)
     labels[200:300] = True
     test[labels, 1] += 8.0

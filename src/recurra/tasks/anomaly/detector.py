@@ -39,8 +39,8 @@ class AnomalyDetector:
 
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
-    threshold     surprise from which an alarm is raised. None: 1.1 for the alarm head; for the
-                  other what one row in a thousand of the second half of training reached
+    threshold     surprise from which an alarm is raised. None: 1.1 for the alarm head; 4 for the
+                  other, or what one row in a thousand of the second half of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
     jump          this much above that of the last one (alarm head only)
@@ -142,7 +142,7 @@ class AnomalyDetector:
         """
         table = self.read(data)
         answers = self.fitted.answer(table.series)
-        return answer_frame(table.columns, table.series, answers, table.backend)
+        return answer_frame(table, answers)
 
     def evaluate(self, data: Any, *, label: str = "label") -> Evaluation:
         """Scores against a column of labels, 0 and 1, next to the baselines.
@@ -232,16 +232,17 @@ class AnomalyDetector:
         )
 
     def _threshold(self, watch: Watch, answers: Sequence[Rows]) -> float:
-        rate, surprises = self.settings.false_alarms, [rows.surprise for rows in answers]
-        if watch.head.holds:
-            if rate is None and self.settings.threshold is None:
-                rate = HELD_ALARMS
-            # What is learned late in training was not strange, only not yet known.
-            surprises = [one[len(one) // 2 :] for one in surprises]
-        if rate is None:
+        holds, rate = watch.head.holds, self.settings.false_alarms
+        if self.settings.threshold is not None or (rate is None and not holds):
             return watch.threshold
-        rest = (0, -np.inf) if watch.head.holds else (self.settings.refractory, self.settings.jump)
-        return threshold_for(surprises, rate, *rest)
+        surprises = [rows.surprise for rows in answers]
+        if not holds:
+            rest = (self.settings.refractory, self.settings.jump)
+            return threshold_for(surprises, float(rate or 0.0), *rest)
+        # What was learned early in training was not strange, only not yet known.
+        late = [one[len(one) // 2 :] for one in surprises]
+        reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
+        return reached if rate is not None else max(reached, watch.threshold)
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
         """The series of a table to learn from."""

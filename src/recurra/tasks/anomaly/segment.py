@@ -1,15 +1,15 @@
 """The segment head: how far each row is from what was normal in training, for as long as it lasts.
 
     l = ln(1 + d / r)         d: distance of the state from the memory, r: the memory's radius
-    e ← e + (l − e) / 10      u: mean of e in training          strangeness = e / u
+    e ← e + (l − e) / 10      q ← max(e, q (1 − 1/4000)) while learning      g = e / q
 
-A lane learns its first rows, as many as training had; then scale, memory and u stay as they are, so
-a strange stretch stays strange. With exponential tails the strangeness has mean 1, the sum over C
-channels a gamma distribution, and its Chernoff bound gives the surprise:
+A lane learns its first rows, as many as training had; then scale, memory and q stay as they are, so
+a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in 4,000
+rows of training, which is 3.6 in −log10; and the surprise of a series of C channels is
 
-    −ln P(sum ≥ s) ≥ s − C − C ln(s / C)     for s > C, else 0
+    3.6 · [mean of g + sum of (g − 1 where g > 1)]
 
-Many channels a little strange together so count as much as one that is very strange.
+so one channel beyond all that it has shown is enough, and several count together.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ LEARN = 1000
 TAUS = (10, 30, 100)
 CAPACITY = 200
 DRIFT = float(np.arcsinh(4.0))
-SMOOTH, USUAL = 10.0, 1000.0
-_LEAST = 0.01
+SMOOTH, MEMORY = 10.0, 4000.0
+RARE = float(np.log10(MEMORY))
+_LEAST = 0.05
 
 
 class SegmentHead:
     """Strangeness of each lane's row; everything it remembers is in the arrays of its state."""
 
-    threshold = 3.0
+    threshold = 4.0
     holds = True
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class SegmentHead:
             "learning": np.full(lanes, LEARN),
             "last": np.zeros(lanes),
             "smooth": np.zeros(lanes),
-            "usual": np.zeros(lanes),
+            "most": np.full(lanes, _LEAST),
             "reach": np.full(lanes, START),
         }
 
@@ -75,17 +76,18 @@ class SegmentHead:
         strange = np.log1p(distance[:, 0] / state["radius"][:, 0])
         smooth = state["smooth"]
         smooth += (strange - smooth) / SMOOTH
-        pace = np.where(learns, 1.0 / np.minimum(state["seen"] + 1.0, USUAL), 0.0)
-        state["usual"] += pace * (smooth - state["usual"])
+        most = state["most"]
+        ratio = smooth / most
+        faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _LEAST)
+        most[...] = np.where(learns, np.maximum(smooth, faded), most)
         state["seen"] += 1
         drifted = (np.abs(means[:, 2]) > DRIFT) & (state["seen"] > TAUS[2])
-        return Answer(smooth / np.maximum(state["usual"], _LEAST), *answered, drifted)
+        return Answer(ratio, *answered, drifted)
 
     def join(self, surprise: Array) -> Array:
-        """Surprise (S,) of strangenesses (S, C), NaN where there is none."""
+        """Surprise (S,) of the ratios g (S, C), NaN where there is none."""
         known = np.isfinite(surprise)
-        count = known.sum(axis=1)
-        total = np.add.reduce(np.where(known, surprise, 0.0), axis=1)
-        ratio = np.maximum(total / np.maximum(count, 1), 1.0)
-        bound = count * (ratio - 1.0 - np.log(ratio)) / np.log(10)
-        return np.where(count > 0, bound, np.nan)
+        ratio = np.where(known, surprise, 0.0)
+        beyond = np.add.reduce(np.maximum(ratio - 1.0, 0.0), axis=1)
+        mean = np.add.reduce(ratio, axis=1) / np.maximum(known.sum(axis=1), 1)
+        return np.where(known.any(axis=1), RARE * (mean + beyond), np.nan)
