@@ -115,6 +115,10 @@ class AlarmHead:
         drifted = (np.abs(state["means0"][:, level_at]) > DRIFT) & (row >= _LEVEL)
         return Answer(self.combine(rare), *interval, drifted)
 
+    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
+        """The same: each channel is surprising by itself."""
+        return surprise
+
     def join(self, surprise: Array) -> Array:
         """The largest of the channels (S, C), less log10 of their number; NaN without any."""
         known = np.isfinite(surprise)
