@@ -64,7 +64,7 @@ class AlarmHead:
     one set of leaky means for each that some memory uses.
     """
 
-    threshold = 1.1
+    threshold = 1.15
     holds = False
 
     def __init__(self, sets: tuple[FeatureSet, ...] = FEATURE_SETS) -> None:
@@ -138,7 +138,8 @@ class AlarmHead:
 
     def _features(self, state: State, x: Array, clock: Array, is_first: Flags) -> Features:
         mean, deviation = self.scaler.scale(state)
-        z = np.where(is_first, 0.0, (x - mean) / deviation)
+        # Of one earlier row the deviation is not known yet.
+        z = np.where(state["rows"] < 2, 0.0, (x - mean) / deviation)
         parts = []
         for number, (squash, leaky) in enumerate(zip(self.squashes, self.leaky, strict=True)):
             u = np.arcsinh(z / squash) * squash

@@ -39,7 +39,7 @@ class AnomalyDetector:
 
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
-    threshold     surprise from which an alarm is raised. None: 1.1 for the alarm head; for the
+    threshold     surprise from which an alarm is raised. None: 1.15 for the alarm head; for the
                   other a quarter more than one row in a thousand of the end of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
