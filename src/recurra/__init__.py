@@ -14,18 +14,28 @@ if TYPE_CHECKING:
     from recurra.nn.explain import explain as explain
     from recurra.tasks.anomaly.detector import AnomalyDetector as AnomalyDetector
     from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
+    from recurra.tasks.language.model import LanguageModel as LanguageModel
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "AnomalyDetector": ("recurra.tasks.anomaly.detector", "AnomalyDetector"),
     "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
+    "LanguageModel": ("recurra.tasks.language.model", "LanguageModel"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
     "nn": ("recurra.nn", None),
 }
 
-__all__ = ["AnomalyDetector", "Forecaster", "__version__", "accelerate", "explain", "nn"]
+__all__ = [
+    "AnomalyDetector",
+    "Forecaster",
+    "LanguageModel",
+    "__version__",
+    "accelerate",
+    "explain",
+    "nn",
+]
 
 
 def __getattr__(name: str) -> Any:

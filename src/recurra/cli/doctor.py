@@ -18,6 +18,7 @@ EXTRAS = {
     "baselines": ("statsforecast",),
     "demo": ("vega_datasets",),
     "digits": ("scikit-learn",),
+    "language": ("tokenizers",),
 }
 NO_CORE = (
     "missing: recurrences run on the reference backend, which gives the same numbers but is slower "

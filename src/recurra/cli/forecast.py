@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.streams import Key, Seq, Store
 
 if TYPE_CHECKING:
     from recurra.tasks.forecasting.forecaster import Forecaster
@@ -59,13 +59,23 @@ def train(
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="forking or segments [default: forking].")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Rows one step looks back.")] = None,
     season: Annotated[
         int | None, typer.Option(help="Rows in a season, 1 for none [default: found in the data].")
     ] = None,
     cell: Annotated[str | None, typer.Option(help="gru, lstm or rnn [default: gru].")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="quantiles, or counts for counts with many zeros.")
+    ] = None,
     ensemble: Annotated[
         int | None, typer.Option(help="Networks that forecast together [default: 1].")
+    ] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option("--calibrate", help="Move the quantiles to hold what they say, see the docs."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
@@ -106,10 +116,13 @@ def train(
         "frequency": freq,
         "duplicates": duplicates,
         "time_format": time_format,
+        "model": model,
         "context": context,
         "season": season,
         "cell": cell,
+        "head": head,
         "ensemble": ensemble,
+        "calibrate": calibrate,
         "minutes": minutes,
         "steps": steps,
         "seed": seed,
@@ -140,6 +153,8 @@ def train(
         return
     for note in forecaster.fitted.notes:
         typer.echo(note)
+    if forecaster.fitted.calibration is not None:
+        typer.echo(repr(forecaster.fitted.calibration))
     best = "" if result["best_step"] is None else f", best at step {result['best_step']}"
     typer.echo(f"trained {result['steps']} steps in {result['seconds']:.0f} s{best}")
     typer.echo(f"saved to {out}")
@@ -189,9 +204,10 @@ def predict(
         str | None, typer.Option(help="File to write, .csv or .parquet; - for CSV on stdout.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Changes nothing: these forecasts involve no chance.")
+    samples: Annotated[
+        int | None, typer.Option(help="Write this many scenario paths instead of quantiles.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of --samples; quantiles involve no chance.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -201,18 +217,23 @@ def predict(
     Example:
       recurra forecast predict runs/sales sales.csv --out next.csv --plot next.png
 
-    The answer has one row per series, target and step, and one column per quantile.
+    The answer has one row per series, target and step, and one column per quantile; with --samples
+    one row per path besides, and the column value.
     """
     from recurra.cli.output import print_json, print_table
     from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
+    from recurra.tasks.forecasting.frames import quantile_name
 
     if out == "-" and as_json:
         raise ConfigError("--out - and --json both write to stdout. Give one of them.")
     check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
     check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
-    frame = forecaster.predict(table)
+    if samples is None:
+        frame = forecaster.predict(table)
+    else:
+        frame = forecaster.sample(table, count=samples, seed=seed)
     if plot is not None:
         _plot(forecaster, table, plot)
     if out is not None:
@@ -224,14 +245,14 @@ def predict(
         columns = {name: plain(frame[name]) for name in frame.columns}
         print_json({"task": "forecasting", "run": str(run), "forecast": columns})
     elif out is None:
-        first = len(frame.columns) - len(forecaster.settings.quantile_levels)
-        shown = [name for name in frame.columns[first:] if name in ("q0.1", "q0.5", "q0.9")]
-        wanted = [*frame.columns[:first], *shown]
+        quantiles = set(map(quantile_name, forecaster.settings.quantile_levels))
+        hidden = quantiles - {"q0.1", "q0.5", "q0.9"}
+        wanted = [name for name in frame.columns if name not in hidden]
         rows = [list(row) for row in zip(*(plain(frame[name]) for name in wanted), strict=True)]
         print_table(wanted, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
             typer.echo(
-                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all quantiles"
+                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all columns"
             )
 
 
@@ -242,6 +263,9 @@ def stream(
         Path | None,
         typer.Option(help="Table to read first [default: go on from the training table's end]."),
     ] = None,
+    store: Store = None,
+    key: Key = None,
+    seq: Seq = None,
 ) -> None:
     """Answer each observation on stdin with a fresh forecast: JSON lines in, JSON lines out.
 
@@ -255,15 +279,17 @@ def stream(
     The model's scaling is causal: each answer costs the same however long the stream has run, and
     equals what `predict` says of the same rows. A line that cannot be used is answered with an
     error and the stream goes on; the exit status is then 1 at its end.
+
+    With --store the states and the last answers are kept in a file: after a crash the same command
+    goes on where it was, and first writes its last answers again. A line that was answered before
+    (same series, same time or --seq) gets the same answer if it was the last one of its series, or
+    "duplicate": true. Ctrl-C answers what has been read, and ends.
     """
-    from recurra.streaming.jsonlines import answer, flushed, read_lines
+    from recurra.cli.streams import run_stream
     from recurra.tasks.forecasting.forecaster import Forecaster
 
-    session = Forecaster.load(run).stream(table)
-    errors = answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    stepper = Forecaster.load(run).stepper(table, key=key, seq=seq)
+    run_stream(stepper, stepper.read, store)
 
 
 @contextlib.contextmanager

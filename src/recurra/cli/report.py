@@ -11,6 +11,7 @@ import typer
 REPORTS = {
     "anomaly": "recurra.tasks.anomaly.report",
     "forecasting": "recurra.tasks.forecasting.report",
+    "language": "recurra.tasks.language.report",
 }
 
 

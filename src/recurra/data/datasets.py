@@ -387,6 +387,72 @@ _ENTRIES = (
         page="https://github.com/unit8co/darts",
     ),
     Dataset(
+        name="tiny-shakespeare",
+        about="Shakespeare, 1,115,394 characters in 40,000 lines",
+        folder="language_modelling/tinyshakespeare",
+        files=(
+            DataFile(
+                "input.txt",
+                1115394,
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                f"{_GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            ),
+        ),
+        licence="public domain",
+        citation="Karpathy (2015), The Unreasonable Effectiveness of Recurrent Neural Networks",
+        page="https://github.com/karpathy/char-rnn",
+    ),
+    Dataset(
+        name="ptb",
+        about="Penn Treebank, words: 929,589, 73,760 and 82,430 tokens, vocabulary of 10,000",
+        folder="language_modelling/ptb",
+        files=(
+            DataFile(
+                "ptb.train.txt.xz",
+                5101618,
+                "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+            ),
+            DataFile(
+                "ptb.valid.txt.xz",
+                399782,
+                "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+            ),
+            DataFile(
+                "ptb.test.txt.xz",
+                449945,
+                "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+            ),
+        ),
+        licence="LDC user agreement (LDC99T42); not for redistribution",
+        citation="Marcus et al. (1993); Mikolov et al. (2010), Interspeech",
+        page="https://catalog.ldc.upenn.edu/LDC99T42",
+    ),
+    Dataset(
+        name="ptb-char",
+        about="Penn Treebank, characters: 5,017,482, 393,042 and 442,423 tokens, 50 symbols",
+        folder="language_modelling/ptb_char",
+        files=(
+            DataFile(
+                "ptb.char.train.txt.xz",
+                10034964,
+                "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
+            ),
+            DataFile(
+                "ptb.char.valid.txt.xz",
+                786084,
+                "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
+            ),
+            DataFile(
+                "ptb.char.test.txt.xz",
+                884846,
+                "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
+            ),
+        ),
+        licence="LDC user agreement (LDC99T42); not for redistribution",
+        citation="Mikolov et al. (2012)",
+        page="https://catalog.ldc.upenn.edu/LDC99T42",
+    ),
+    Dataset(
         name="nab",
         about="Numenta Anomaly Benchmark 1.1: 58 labelled series, and its scoreboard",
         folder="anomaly/nab",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.tasks.forecasting.tables import ramp, read, several
 
 from recurra.data.series import Columns, read_series
+from recurra.errors import ConfigError
 from recurra.tasks.forecasting.features import (
     Steps,
     extra_size,
@@ -20,7 +21,7 @@ from recurra.tasks.forecasting.features import (
     make_future,
     make_steps,
 )
-from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward, running_scale
+from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward
 from recurra.tasks.forecasting.schema import build_panel, learn_schema
 from recurra.tasks.forecasting.settings import ModelSettings
 
@@ -73,9 +74,41 @@ def test_long_season_shows_the_smoothed_rows_of_last_season() -> None:
     assert exists.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("season", [1, 3, 20])
-def test_changing_the_future_moves_no_feature(season: int) -> None:
-    settings = model(season=season)
+def test_profile_is_the_mean_shape_of_the_whole_seasons_before() -> None:
+    # Seasons of 4 rows that add 0, 1, 2, 3 times a height to levels which move.
+    rows = np.arange(40)
+    heights, levels = (rows // 4) ** 2, 100 * (rows // 4)
+    frame = ramp(40).with_columns(target=pl.Series(levels + heights * (rows % 4) - 500.0))
+    settings = model(horizon=6, season=4, context=5, profile=3)
+    made = steps_of(frame, settings, [27, 9])
+    assert made.window.shape == (2, settings.window_size) == (2, 5 + 4)
+    profile = made.window[:, 5:].double() * made.scale
+    # Row 27 ends seasons 4, 5 and 6; before row 9 one season, of rows 6 to 9, is known whole, and
+    # another, of rows 2 to 5.
+    expected = np.mean([16, 25, 36]) * np.array([-1.5, -0.5, 0.5, 1.5])
+    assert profile[0].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    values = frame["target"].to_numpy()[2:10].reshape(2, 4)
+    expected = (values - values.mean(1, keepdims=True)).mean(0)
+    assert profile[1].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_profile_of_longer_periods_shows_the_steps_ahead() -> None:
+    frame = ramp(60, start=-20.0)
+    settings = model(season=3, skip=6, profile=2, context=7)
+    made = steps_of(frame, settings, [30, 4])
+    profile = made.window[:, 7:].double() * made.scale
+    assert profile[0].tolist() == pytest.approx([-2.5, -1.5, -0.5, 0.5], rel=1e-5)
+    assert profile[1].tolist() == [0, 0, 0, 0]  # no season of 6 rows is over at row 4
+
+
+def test_profile_without_a_season_is_refused() -> None:
+    with pytest.raises(ConfigError, match="profile=2 needs a season of two rows or more, and seas"):
+        model(profile=2)
+
+
+@pytest.mark.parametrize(("season", "profile"), [(1, 0), (3, 0), (20, 0), (3, 4)])
+def test_changing_the_future_moves_no_feature(season: int, profile: int) -> None:
+    settings = model(season=season, profile=profile)
     frame = several((60,))
     roles = {"past": ("price", "sky"), "future": ("promo",), "static": ("size",)}
     late = pl.arange(60) > 30
@@ -142,7 +175,7 @@ def test_constant_series_gives_finite_features() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40))
 def test_running_scale_row_by_row_equals_all_at_once(values: list[float]) -> None:
-    mean, scale = running_scale(np.array(values))
+    mean, scale, _ = RunningScale().follow(np.array(values))
     running = RunningScale()
     for row, value in enumerate(values):
         if np.isfinite(value):
@@ -151,7 +184,7 @@ def test_running_scale_row_by_row_equals_all_at_once(values: list[float]) -> Non
 
 
 def test_running_scale_keeps_its_digits_far_from_zero() -> None:
-    _, scale = running_scale(1e9 + np.array([0.0, 1.0, 2.0, 3.0]))
+    _, scale, _ = RunningScale().follow(1e9 + np.array([0.0, 1.0, 2.0, 3.0]))
     assert scale[-1] == pytest.approx(np.std([0, 1, 2, 3]), rel=1e-12)
 
 

@@ -55,6 +55,19 @@ def test_relative_loss_is_on_the_logarithm_or_in_deviations_of_the_channel() -> 
     assert made.tolist() == [[0.5], [2.0 * 8.0 / 4.0]]
 
 
+def test_balanced_loss_lies_between_the_two() -> None:
+    # Errors of 3 in steps of scale 0.25, on a logarithm, and of 1 in steps of 16 by deviation 4.
+    made = forecast_loss(
+        "balanced",
+        torch.tensor([[[3.0]], [[1.0]]]),
+        torch.tensor([[0.0], [0.0]]),
+        LEVELS,
+        steps([0.0, 0.0], [0.25, 16.0]),
+        units([True, False]),
+    )
+    assert made.tolist() == [[3.0 * 0.5], [1.0 * 2.0]]
+
+
 def test_competition_loss_is_the_mean_of_both_measures_on_the_original_scale() -> None:
     # Channel 0: exp(log 10 + 0.5 · 2 log 2) = 20 against 10; channel 1: 3 + 2 · 1 = 5 against 9.
     twice = 2 * float(np.log(2.0))
@@ -87,7 +100,7 @@ def test_units_come_from_training_rows_alone() -> None:
         assert made.deviation.tolist() == pytest.approx([np.std(seen)])
 
 
-@pytest.mark.parametrize("loss", ["scaled", "relative", "competition"])
+@pytest.mark.parametrize("loss", ["scaled", "relative", "balanced", "competition"])
 def test_every_loss_learns_a_step_that_repeats(loss: str) -> None:
     values = 10 + 5.0 * (np.arange(160) % 4 == 0)
     frame = pl.DataFrame({"time": days(160), "target": values})

@@ -48,6 +48,17 @@ def test_skip_may_start_further_back_than_a_season() -> None:
     assert made == pytest.approx(seasonal_naive(series[0].target[:51, 0], 5, 9), rel=1e-5)
 
 
+@pytest.mark.parametrize("baseline", ["naive", "seasonal_naive"])
+def test_profile_leaves_the_untrained_median_at_the_baseline(baseline: str) -> None:
+    frame = several((60,))
+    fitted = untrained(frame, baseline, 5, season=7, profile=3)
+    series = read(frame).series
+    made = fitted.quantiles(series, np.array([0]), np.array([50]))[0, 0, :, 1]
+    history = series[0].target[:51, 0]
+    wanted = naive(history, 5) if baseline == "naive" else seasonal_naive(history, 5, 7)
+    assert made == pytest.approx(wanted, rel=1e-5)
+
+
 def test_skip_beyond_the_window_is_refused() -> None:
     with pytest.raises(ConfigError, match="skip=15 looks back beyond the window of context=14"):
         untrained(several((60,)), "seasonal_naive", season=3, skip=15)

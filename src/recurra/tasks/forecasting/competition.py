@@ -35,7 +35,7 @@ from recurra.tasks.forecasting.evaluation import OURS
 from recurra.tasks.forecasting.forecaster import Forecaster
 from recurra.tasks.forecasting.metrics import mase_scale, smape
 from recurra.tasks.forecasting.settings import CheckedModel
-from recurra.tasks.forecasting.stream import last_quantiles
+from recurra.tasks.forecasting.updating import last_quantiles
 
 Array = npt.NDArray[np.float64]
 MISSING = ("", "NA")
@@ -212,7 +212,7 @@ def _enter(one: GroupSection, section: CompetitionSection, dataset: str, seed: i
     quantiles = np.stack([made[name][0] for name in group.test])
     levels = forecaster.settings.quantile_levels
     points = {OURS: quantiles[..., levels.index(0.5)], "naive": group.seasonal_naive(1)}
-    if one.season > 1:
+    if any(other.season > 1 for other in section.groups):
         points["seasonal_naive"] = group.seasonal_naive(one.season)
     for model, file in section.models.items():
         rows = read_wide(locate(section.submissions or dataset) / file, one.horizon)

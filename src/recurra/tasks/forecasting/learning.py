@@ -15,9 +15,16 @@ import torch
 from recurra.data.series import Series, SeriesSet
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.forecasting.counts import check_counts, is_intermittent
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
+from recurra.tasks.forecasting.held_out import (
+    held_out_origins,
+    learn_calibration,
+    with_dependence,
+)
+from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
@@ -28,8 +35,21 @@ from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
 STEPS_WITHOUT_VALIDATION = 500
-NETWORK_FIELDS = ("cell", "hidden_size", "num_layers", "dropout", "quantile_levels", "loss", "skip")
-RESERVED = ("step", "target")
+NETWORK_FIELDS = (
+    "model",
+    "segment",
+    "linear",
+    "cell",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "quantile_levels",
+    "loss",
+    "skip",
+    "profile",
+    "head",
+)
+RESERVED = ("step", "target", "sample", "value")
 SMALL_NETWORK = 128
 
 
@@ -43,12 +63,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that training needs, checked: nothing has been trained or written yet."""
+    """Everything that training needs, checked: nothing has been trained or written yet.
+
+    `kept` rows of each series validate, and calibrate the quantiles when that is asked for.
+    """
 
     table: SeriesSet
     schema: Schema
     members: tuple[Member, ...]
     notes: tuple[str, ...]
+    kept: tuple[int, ...] = ()
+    calibrate: bool = False
 
     @property
     def task(self) -> ForecastTask:
@@ -96,17 +121,27 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
             "shorter horizon."
         )
     each = members(settings)
+    _check_covariates(table, each)
+    if settings.head == "counts":
+        check_counts(table.columns.target, table.series)
     models, schema = _designs(table, each)
     panel = build_panel(table.series, schema, settings.horizon)
     made = []
+    kept_rows: list[int] = []
     notes: list[str] = [*table.notes]
     for one, model in zip(each, models, strict=True):
         member, kept = _member(table, one, model, schema, panel, len(each))
         made.append(member)
+        kept_rows = kept_rows or kept
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
     if len(each) > 1:
         notes.append(f"the mean of {len(each)} networks")
-    return Plan(table, schema, tuple(made), tuple(notes))
+    if settings.calibrate and not any(kept_rows):
+        raise ConfigError(
+            "calibrate=True needs rows that are kept from training, and there are none: the series "
+            "are too short, or validation is 0. Leave it out, or call calibrate with newer rows."
+        )
+    return Plan(table, schema, tuple(made), tuple(notes), tuple(kept_rows), settings.calibrate)
 
 
 def _member(
@@ -126,6 +161,8 @@ def _member(
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
     task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
+    if model.linear:
+        solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
     return Member(task, training), kept
@@ -160,7 +197,18 @@ def learn(
         others=tuple(networks[1:]),
     )
     with _threads_for(networks[0].settings):
-        return replace(fitted, states=fitted.read(chosen.table.series)), results[0]
+        fitted = replace(fitted, states=fitted.read(chosen.table.series))
+        return _with_probabilities(fitted, chosen), results[0]
+
+
+def _with_probabilities(fitted: Fitted, chosen: Plan) -> Fitted:
+    """What is learned after the weights, from the rows kept from training."""
+    series, kept = chosen.table.series, chosen.kept
+    fitted = with_dependence(fitted, series, kept)
+    if not chosen.calibrate:
+        return fitted
+    origins = held_out_origins(series, kept, fitted.settings.horizon)
+    return replace(fitted, calibration=learn_calibration(fitted, series, *origins))
 
 
 @contextlib.contextmanager
@@ -239,6 +287,17 @@ def _check_names(table: SeriesSet, settings: ForecasterSettings) -> None:
             )
 
 
+def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> None:
+    """A network that reads windows of the targets alone has no use for covariates."""
+    columns = table.columns
+    given = (*columns.future, *columns.past, *columns.static)
+    if given and any(one.model == "segments" for one in each):
+        raise ConfigError(
+            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"{', '.join(given)} are given. Leave them out, or use model='forking'."
+        )
+
+
 def _designs(
     table: SeriesSet, each: Sequence[ForecasterSettings]
 ) -> tuple[list[ModelSettings], Schema]:
@@ -259,7 +318,8 @@ def _designs(
         for settings in each
     ]
     baseline = choose_baseline(values, season, each[0].horizon)
-    return models, learn_schema(table, baseline, each[0].logarithm)
+    logarithm = False if each[0].head == "counts" else each[0].logarithm
+    return models, learn_schema(table, baseline, logarithm)
 
 
 def _validation_rows(series: Series, model: ModelSettings, share: float) -> int:
@@ -286,15 +346,27 @@ def _describe(
     notes = [
         f"frequency: {table.frequency.name}",
         f"season: {season}",
-        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
+        _describe_window(model),
     ]
     logarithm = [name for name, log in zip(schema.target, schema.logarithm, strict=True) if log]
     if logarithm:
         notes.append(
             f"modelled by logarithm: {', '.join(logarithm)}; values of 0 or less count as missing"
         )
+    for k, name in enumerate(schema.target):
+        if model.head != "counts" and is_intermittent([one.target[:, k] for one in table.series]):
+            notes.append(f"{name} holds counts with many zeros; head='counts' models them as such")
     for name, values in table.categories.items():
         notes.append(f"{name}: read as categories, {', '.join(values[:8])}")
     if not any(kept):
         notes.append("too short to keep rows for validation; trained for a fixed length")
     return tuple(notes)
+
+
+def _describe_window(model: ModelSettings) -> str:
+    if model.windowed:
+        return (
+            f"window of {model.context} rows in segments of {model.segment}, horizon "
+            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+        )
+    return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"

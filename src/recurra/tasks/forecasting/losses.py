@@ -3,6 +3,7 @@
 scaled       the step's own scale c: every window counts alike, calm or not
 relative     the modelled scale, which for a target modelled by its logarithm is relative error;
              otherwise the channel's deviation in training: turbulent windows count for more
+balanced     the geometric mean of these two units, so between both
 competition  on the original scale, the mean of the two errors of forecasting competitions, each
              next to what seasonal naive makes of the last training window of all channels:
              ½ (|e| / mean |y_t − y_{t−season}|) / mase_naive + ½ (|e| / ½(|y| + |f|)) / smape_naive
@@ -95,9 +96,10 @@ def forecast_loss(
         return pinball(quantiles, truth, levels)
     logs = units.logarithm[steps.channel][:, None].to(truth.device)
     level, scale = steps.level.to(truth), steps.scale.to(truth)
-    if kind == "relative":
+    if kind in ("relative", "balanced"):
         deviation = units.deviation[steps.channel][:, None].to(truth)
-        return pinball(quantiles, truth, levels) * torch.where(logs, scale, scale / deviation)
+        weight = torch.where(logs, scale, scale / deviation)
+        return pinball(quantiles, truth, levels) * (weight if kind == "relative" else weight.sqrt())
     unit = torch.where(logs, steps.level.to(truth.device).exp(), 1.0)
     unit = (unit / units.step[steps.channel][:, None].to(unit)).to(truth)
     y = _original(truth, logs, level, scale)

@@ -22,6 +22,7 @@ from recurra.nn.gru import GRU
 from recurra.nn.lstm import LSTM
 from recurra.nn.quantile import SortedQuantiles
 from recurra.nn.rnn import RNN
+from recurra.tasks.forecasting.counts import PARAMETERS
 from recurra.tasks.forecasting.settings import ModelSettings
 
 Baseline = Literal["naive", "seasonal_naive"]
@@ -32,8 +33,8 @@ State = Any
 class ForkingNetwork(nn.Module):
     """Normalised quantile forecasts from every step of a sequence.
 
-    Shapes: window (B, T, context), extra (B, T, extra_size), future (B, T, horizon, future_size) →
-    quantiles (B, T, horizon, Q). The quantiles are in units of the step's scale,
+    Shapes: window (B, T, window_size), extra (B, T, extra_size), future (B, T, horizon,
+    future_size) → quantiles (B, T, horizon, Q). The quantiles are in units of the step's scale,
     relative to its level.
     """
 
@@ -42,20 +43,22 @@ class ForkingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        hidden, levels = settings.hidden_size, len(settings.quantile_levels)
-        self.embed = nn.Linear(settings.context + extra_size, hidden)
+        hidden, free = settings.hidden_size, len(settings.quantile_levels)
+        if settings.head == "counts":
+            free = PARAMETERS - 1
+        self.embed = nn.Linear(settings.window_size + extra_size, hidden)
         kind = {"gru": GRU, "lstm": LSTM, "rnn": RNN}[settings.cell]
         self.recurrent = kind(hidden, hidden, num_layers=settings.num_layers, batch_first=True)
         self.mix = nn.Linear(2 * hidden, hidden)
-        self.direct = nn.Linear(hidden, settings.horizon * levels)
-        self.skip = nn.Linear(settings.context, settings.horizon)
+        self.direct = nn.Linear(hidden, settings.horizon * free)
+        self.skip = nn.Linear(settings.window_size, settings.horizon)
         self.dropout = nn.Dropout(settings.dropout)
         self.sort = SortedQuantiles(settings.quantile_levels)
         self.act = nn.GELU()
         self.spread = nn.Parameter(torch.zeros(settings.horizon))
         self.local: LocalHead | None = None
         if future_size:
-            self.local = LocalHead(hidden, future_size, levels)
+            self.local = LocalHead(hidden, future_size, free)
         self.season_weight = (
             nn.Parameter(torch.zeros(settings.horizon)) if settings.long_season else None
         )
@@ -72,11 +75,11 @@ class ForkingNetwork(nn.Module):
                 self.season_weight.fill_(1.0)
             elif baseline == "seasonal_naive" and settings.season_in_window:
                 ahead = torch.arange(settings.horizon)
-                back = settings.skip or settings.season
+                back = settings.period
                 phase = settings.context - back + ahead % back
                 self.skip.weight[ahead, phase] = 1.0
             else:
-                self.skip.weight[:, -1] = 1.0
+                self.skip.weight[:, settings.context - 1] = 1.0
 
     def encode(
         self, window: Tensor, extra: Tensor, lengths: Tensor | None = None, state: State = None
@@ -99,15 +102,19 @@ class ForkingNetwork(nn.Module):
         return self.decode(window, future, embedded, output)
 
     def decode(self, window: Tensor, future: Tensor, embedded: Tensor, output: Tensor) -> Tensor:
-        """Quantiles (..., horizon, Q) from the recurrence's output and the step's own inputs."""
+        """Quantiles (..., horizon, Q) from the recurrence's output and the step's own inputs.
+
+        With the head for counts what `counts.py` makes a distribution of, (..., horizon, 3).
+        """
         mixed = self.dropout(self.act(self.mix(torch.cat((output, embedded), dim=-1))))
-        shape = (self.settings.horizon, len(self.settings.quantile_levels))
-        free = self.direct(mixed).view(*mixed.shape[:-1], *shape)
+        free = self.direct(mixed).view(*mixed.shape[:-1], self.settings.horizon, -1)
         if self.local is not None:
             free = free + self.local(mixed, future)
         centre: Tensor = self.skip(window)
         if self.season_weight is not None:
             centre = centre + self.season_weight * future[..., -2]
+        if self.settings.head == "counts":
+            return torch.cat((centre.unsqueeze(-1), free), dim=-1)
         quantiles: Tensor = self.spread.exp().unsqueeze(-1) * self.sort(free)
         return centre.unsqueeze(-1) + quantiles
 
