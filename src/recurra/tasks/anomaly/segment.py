@@ -9,9 +9,9 @@ Two experts for each channel, whose evidence l is smoothed and held against the 
 A lane learns its first rows, as many as training had; then scale, memory, V and q stay as they are,
 so a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in
 4,000 rows of training, which is 3.6 in −log10. The surprise of a series is 3.6 times the root mean
-square of its channels' g, so one channel far beyond all that it has shown is enough, and several add up.
-With several channels g² is that of the joint expert and a tenth of the memory's; with one there is
-the memory alone. V is found anew whenever the rows learned have doubled.
+square of its channels' g, so one channel far beyond all that it has shown is enough, and several
+add up. With several channels g² is that of the joint expert and a tenth of the memory's; with one
+there is the memory alone. V is found anew whenever the rows learned have doubled.
 """
 
 from __future__ import annotations
