@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_linear_penalty_is_chosen_on_validation_rows(
     monkeypatch.setattr(long_horizon.linear, "learn", lambda *given: weights)
     made = linear_scores(split, 14, (2,), 1)
     assert made["mse_2"] == pytest.approx(score(split, repeated(split, 1, 2), (2,))["mse_2"])
+
+
+def test_file_without_a_header_is_read_by_names_and_its_rows_are_counted(folder: Path) -> None:
+    path = folder / "numbers.txt.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(f"{n},{n - 200}.5\n" for n in range(120))
+    given = section(file=path.name, names=("a", "b"))
+    frame, split = read_split(path, given)
+    assert frame.columns == ["time", "a", "b"]
+    assert split.series.target[[0, 99]].tolist() == [[0.0, -200.5], [99.0, -101.5]]
+    with pytest.raises(DataError, match=r"has 2 columns; expected the 3 of the recipe, a, b, c"):
+        read_split(path, section(names=("a", "b", "c")))
+    path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with pytest.raises(DataError, match=r"numbers\.txt\.gz holds something else than numbers"):
+        read_split(path, given)
 
 
 def test_short_or_broken_tables_are_refused(folder: Path) -> None:

@@ -14,6 +14,7 @@ windows that fill no whole batch.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class LongHorizonSection(CheckedModel):
     """The [forecasting] table of a recipe for long horizons.
 
     file      the table, inside the data set's folder; `time` its time column, all others targets
+    names     of the columns of a file without a header or times (.gz): its rows are counted in a
+              column `time`
     splits    row numbers at which the training, validation and test part end
     season    rows in a season, for seasonal naive
     linear    look-backs of the linear baselines, and the rows between the windows they learn from
@@ -60,6 +63,7 @@ class LongHorizonSection(CheckedModel):
 
     file: str
     time: str
+    names: tuple[str, ...] = ()
     splits: tuple[int, int, int]
     horizons: tuple[int, ...] = Field(min_length=1)
     season: int = Field(ge=1)
@@ -89,7 +93,8 @@ def read_split(path: Path, section: LongHorizonSection) -> tuple[Any, Split]:
 
     Raises: DataError when the table is shorter than the splits, or has gaps.
     """
-    frame = read_table(path).head(section.splits[2])
+    source = _without_header(path, section) if section.names else path
+    frame = read_table(source).head(section.splits[2])
     targets = tuple(name for name in frame.columns if name != section.time)
     series = read_series(frame, Columns(time=section.time, target=targets)).series[0]
     train, _, test = section.splits
@@ -100,6 +105,26 @@ def read_split(path: Path, section: LongHorizonSection) -> tuple[Any, Split]:
         )
     mean, deviation = series.target[:train].mean(0), series.target[:train].std(0)
     return frame, Split(series, (series.target - mean) / deviation, mean, deviation, section.splits)
+
+
+def _without_header(path: Path, section: LongHorizonSection) -> Any:
+    """A polars table of a compressed file of numbers, its rows counted."""
+    import polars as pl
+
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            values = np.loadtxt(file, delimiter=",", ndmin=2)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(
+            f"{path.name} holds something else than numbers: {error}. Get the file again."
+        ) from error
+    if values.shape[1] != len(section.names):
+        raise DataError(
+            f"{path.name} has {values.shape[1]} columns; expected the {len(section.names)} of the "
+            f"recipe, {', '.join(section.names)}. Get the official file."
+        )
+    columns = {name: values[:, k] for k, name in enumerate(section.names)}
+    return pl.DataFrame({section.time: np.arange(len(values)), **columns})
 
 
 def score(
@@ -195,7 +220,8 @@ def run(
     for context in section.linear:
         metrics = linear_scores(split, context, section.horizons, section.linear_stride)
         rows.append(make_result(f"linear, look-back {context}", metrics))
-    for name, season in (("seasonal_naive", section.season), ("naive", 1)):
+    naives = {"naive": 1} if section.season == 1 else {"seasonal_naive": section.season, "naive": 1}
+    for name, season in naives.items():
         metrics = score(split, repeated(split, season, longest), section.horizons)
         rows.append(make_result(name, metrics))
     return rows, trainings
