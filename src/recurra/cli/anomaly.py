@@ -182,7 +182,7 @@ def predict(
     detector = AnomalyDetector.load(run)
     watched = detector.read(table)
     answers = detector.fitted.answer(watched.series)
-    frame = answer_frame(watched.columns, watched.series, answers, watched.backend)
+    frame = answer_frame(watched, answers)
     if plot is not None:
         from recurra.report.charts import save
         from recurra.tasks.anomaly.report import answer_figure
@@ -199,11 +199,15 @@ def predict(
         columns = {name: plain(frame[name]) for name in frame.columns}
         print_json({"task": "anomaly", "run": str(run), "answers": columns})
     elif out != "-":
-        alarms = frame.filter(frame["alarm"])
-        wanted = [name for name in frame.columns if name not in ("alarm", "status")]
-        rows = [list(row) for row in zip(*(plain(alarms[n]) for n in wanted), strict=True)]
+        names = [name for name in frame.columns if name not in ("alarm", "status")]
+        shown = {name: plain(frame[name]) for name in names}
+        keys = 1 + (watched.columns.series is not None)
+        values = zip(watched.columns.value, watched.values.T.tolist(), strict=True)
+        shown = {**{name: shown[name] for name in names[:keys]}, **dict(values), **shown}
+        raised = [n for n, alarm in enumerate(plain(frame["alarm"])) if alarm]
+        rows = [[column[n] for column in shown.values()] for n in raised]
         if rows:
-            print_table(wanted, rows[:SHOWN_ROWS])
+            print_table(list(shown), rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
             typer.echo(f"… {len(rows) - SHOWN_ROWS} more alarms; --out FILE writes every row")
         plural = "" if len(rows) == 1 else "s"

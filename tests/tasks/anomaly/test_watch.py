@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurra.tasks.anomaly.alarm import Answer
 from recurra.tasks.anomaly.heads import make_head
-from recurra.tasks.anomaly.lanes import State
+from recurra.tasks.anomaly.lanes import Answer, State
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.thresholds import raise_alarms
 from recurra.tasks.anomaly.watch import STATUS, Rows, Watch, watch_series
@@ -39,7 +38,7 @@ def noise(rows: int, channels: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, channels))
 
 
-HEADS = ["alarm"]
+HEADS = ["alarm", "segment"]
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -26,6 +26,8 @@ from recurra.tasks.anomaly.thresholds import threshold_for
 from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
 
 Names = str | Sequence[str]
+HELD_ALARMS = 1.0
+"""Alarmed rows of the segment head for each thousand rows of the second half of training."""
 
 
 class AnomalyDetector:
@@ -37,7 +39,8 @@ class AnomalyDetector:
 
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
-    threshold     surprise from which an alarm is raised; 1.1 of the alarm head, when None
+    threshold     surprise from which an alarm is raised. None: 1.1 for the alarm head; 4 for the
+                  other, or what one row in a thousand of the second half of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
     jump          this much above that of the last one (alarm head only)
@@ -125,7 +128,7 @@ class AnomalyDetector:
         if until is not None:
             table = _cut(table, until)
         run = None if out is None else RunFolder.create(out, force=force)
-        self._fitted = self._learn(table)
+        self._fitted = self.learn(table)
         if run is not None:
             self._fitted.save(run)
         return self
@@ -139,7 +142,7 @@ class AnomalyDetector:
         """
         table = self.read(data)
         answers = self.fitted.answer(table.series)
-        return answer_frame(table.columns, table.series, answers, table.backend)
+        return answer_frame(table, answers)
 
     def evaluate(self, data: Any, *, label: str = "label") -> Evaluation:
         """Scores against a column of labels, 0 and 1, next to the baselines.
@@ -188,7 +191,8 @@ class AnomalyDetector:
         detector._fitted = fitted
         return detector
 
-    def _learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
+    def learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
+        """Watch series that are already read; this detector itself is left as it was."""
         started = clock.monotonic()
         watch = Watch(make_head(self.settings), len(table.columns.value), self.settings)
         watch.threshold = watch.threshold if threshold is None else threshold
@@ -200,7 +204,7 @@ class AnomalyDetector:
         )
         threshold = self._threshold(watch, answers)
         if threshold != watch.threshold:
-            return self._learn(table, threshold)
+            return self.learn(table, threshold)
         alarms = sum(int(rows.alarm.sum()) for rows in answers)
         rows = np.array([len(one) for one in table.series])
         first = table.series[0]
@@ -228,11 +232,17 @@ class AnomalyDetector:
         )
 
     def _threshold(self, watch: Watch, answers: Sequence[Rows]) -> float:
-        if self.settings.false_alarms is None:
+        holds, rate = watch.head.holds, self.settings.false_alarms
+        if self.settings.threshold is not None or (rate is None and not holds):
             return watch.threshold
         surprises = [rows.surprise for rows in answers]
-        wait = (0, 0.0) if watch.head.holds else (self.settings.refractory, self.settings.jump)
-        return threshold_for(surprises, self.settings.false_alarms, *wait)
+        if not holds:
+            rest = (self.settings.refractory, self.settings.jump)
+            return threshold_for(surprises, float(rate or 0.0), *rest)
+        # What was learned early in training was not strange, only not yet known.
+        late = [one[len(one) // 2 :] for one in surprises]
+        reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
+        return reached if rate is not None else max(reached, watch.threshold)
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
         """The series of a table to learn from."""

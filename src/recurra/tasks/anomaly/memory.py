@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recurra.tasks.anomaly.lanes import Array, State
+from recurra.tasks.anomaly.lanes import Array, Flags, State
 
 START = 0.05
 GROWTH = 1.25
@@ -64,9 +64,16 @@ class PrototypeMemory:
             np.minimum.reduce(squares, axis=2, out=nearest[lanes])
         return np.where(count > 0, np.sqrt(nearest), 0.0).astype(np.float64)
 
-    def learn(self, state: State, features: Features, distance: Array) -> None:
-        """Add the features that are further than the radius from all prototypes."""
+    def learn(
+        self, state: State, features: Features, distance: Array, learns: Flags | None = None
+    ) -> None:
+        """Add the features that are further than the radius from all prototypes.
+
+        Only in the lanes that learn (L,); in all of them when None.
+        """
         new = (distance > state["radius"]) | (state["count"] == 0)
+        if learns is not None:
+            new &= learns[:, None]
         if not new.any():
             return
         count = state["count"]

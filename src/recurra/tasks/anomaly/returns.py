@@ -42,7 +42,7 @@ class ReturnPeriods:
         lowest = top.min(axis=1)
         surprise = np.zeros(values.shape)
         if ready.any():
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 excess = np.add.reduce(top, axis=1) / self.largest - lowest
                 excess = np.maximum(excess + _FLOOR * np.abs(lowest), 1e-300)
                 rate = np.log10(np.maximum(seen + 1, 1) / self.largest)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recurra.tasks.anomaly.alarm import Answer
 from recurra.tasks.anomaly.lanes import (
+    Answer,
     Array,
     Flags,
     State,
@@ -103,7 +103,7 @@ class Watch:
         }
         x, clock = values.reshape(-1), np.repeat(clock, channels, axis=0)
         known = np.isfinite(x)
-        rows = lanes["rows"].copy().reshape(series, channels)
+        rows = lanes["seen" if self.head.holds else "rows"].copy().reshape(series, channels)
         answer = self._step_known(lanes, x, clock, known)
         surprise, expected, lower, upper = (part.reshape(values.shape) for part in answer[:4])
         drifted = answer.drifted.reshape(values.shape)

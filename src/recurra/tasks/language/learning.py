@@ -26,6 +26,8 @@ from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
+MOST_KEPT = 200_000
+"""Tokens at the end of a text that are kept for validation at most; more would only take time."""
 _SCALE_WINDOWS = 20
 """Windows of training text over which the size of gradients is measured."""
 
@@ -96,7 +98,8 @@ def plan(
         kept = read_corpus(valid_paths, tokenizer, folder=folder)
         valid, fingerprint = kept.ids, fingerprint + kept.fingerprint
     elif settings.validation > 0:
-        valid = ids[len(ids) - max(2, round(settings.validation * len(ids))) :]
+        kept_tokens = min(MOST_KEPT, max(2, round(settings.validation * len(ids))))
+        valid = ids[len(ids) - kept_tokens :]
         ids = ids[: len(ids) - len(valid)]
         reset = None if reset is None else reset[: len(ids)]
     batches = _batches(ids, reset, design, corpus)
