@@ -603,9 +603,45 @@ def test_a_bad_line_is_answered_and_the_stream_goes_on(recurra: Recurra, trained
     mixed = recurra("forecast", "stream", trained / "run", stdin=good[0] + b"".join(bad) + good[1])
     clean = recurra("forecast", "stream", trained / "run", stdin=b"".join(good))
     answers = [line for line in mixed.out.splitlines() if '"error"' not in line]
-    assert answers == clean.out.splitlines()
+    late = '{"store": "north", "date": "2024-02-10", "duplicate": true}'  # after one of the 16th
+    assert answers == [clean.out.splitlines()[0], late, clean.out.splitlines()[1]]
     assert (done.status, mixed.status, clean.status) == (1, 1, 0)
-    assert done.err == mixed.err == f"{len(bad)} lines answered with an error\n"
+    assert done.err == f"{len(bad)} lines answered with an error\n"
+    assert mixed.err == f"{len(bad) - 1} lines answered with an error\n"
+
+
+def test_a_stream_with_a_store_goes_on_where_it_was(
+    recurra: Recurra, trained: Path, tmp_path: Path
+) -> None:
+    run, store = trained / "run", tmp_path / "states.db"
+    days = [
+        event(day, 20.0 + day, store=name) for day in range(16, 24) for name in ("north", "süd")
+    ]
+    whole = recurra("forecast", "stream", run, stdin=lines_of(*days)).out.splitlines()
+    first = recurra("forecast", "stream", run, "--store", store, stdin=lines_of(*days[:7]))
+    again = recurra("forecast", "stream", run, "--store", store, stdin=lines_of(*days[4:]))
+    assert first.out.splitlines() == whole[:7]
+    # What was committed last, then the answers to what is sent: one duplicate, two repetitions.
+    told = again.out.splitlines()
+    assert told[:7] == whole[:7]
+    assert told[7] == '{"store": "north", "date": "2024-02-18", "duplicate": true}'
+    assert told[8:] == whole[5:]
+    other = recurra("forecast", "stream", run, "--store", run / "config.json")
+    assert (other.status, other.out) == (1, "")
+    assert "config.json is no store of states" in other.err
+    wrong = recurra("forecast", "stream", run, "--key", "shop")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "which 'store' names; 'shop' cannot be the key. Leave --key out." in wrong.err
+
+
+def test_a_gap_in_a_stream_is_told_by_time_or_seq(recurra: Recurra, trained: Path) -> None:
+    given = lines_of(event(16), event(19), {**event(20), "n": 1})
+    told = recurra("forecast", "stream", trained / "run", stdin=given).out.splitlines()
+    assert [json.loads(line).get("gap") for line in told] == [None, 2, None]
+    given = lines_of({**event(16), "n": 1}, {**event(19), "n": 2}, {**event(20), "n": 9})
+    done = recurra("forecast", "stream", trained / "run", "--seq", "n", stdin=given)
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert [(answer["n"], answer.get("gap")) for answer in told] == [(1, None), (2, None), (9, 6)]
 
 
 # Runs that are not there or damaged

@@ -129,6 +129,11 @@ def test_predict_writes_what_the_model_writes(recurra: Recurra, lm_run: Path) ->
     assert as_json["text"] + "\n" == done.out
 
 
+def test_predict_takes_the_likeliest_text_of_a_beam(recurra: Recurra, lm_run: Path) -> None:
+    done = recurra("lm", "predict", lm_run, "--prompt", "the ", "--length", "9", "--beam", "3")
+    assert done.out == LanguageModel.load(lm_run).write("the ", length=9, beam_size=3) + "\n"
+
+
 def test_predict_goes_on_from_a_kept_state(recurra: Recurra, lm_run: Path, tmp_path: Path) -> None:
     state = tmp_path / "s.safetensors"
     greedy = ["--temperature", "0", "--length"]
@@ -147,6 +152,9 @@ def test_predict_refuses_rules_out_of_range(recurra: Recurra, lm_run: Path) -> N
     assert done.status == 2
     assert "top_p=0.0; expected above 0" in done.err
     assert recurra("lm", "predict", lm_run, "--length", "0").status == 2
+    done = recurra("lm", "predict", lm_run, "--beam", "2", "--top-k", "3", "--min-p", "0.1")
+    assert done.status == 2
+    assert "--beam draws nothing, so --top-k, --min-p would do nothing" in done.err
 
 
 def test_stream_scores_lines_of_text(recurra: Recurra, lm_run: Path) -> None:

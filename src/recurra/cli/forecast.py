@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.streams import Key, Seq, Store
 
 if TYPE_CHECKING:
     from recurra.tasks.forecasting.forecaster import Forecaster
@@ -294,6 +294,9 @@ def stream(
         Path | None,
         typer.Option(help="Table to read first [default: go on from the training table's end]."),
     ] = None,
+    store: Store = None,
+    key: Key = None,
+    seq: Seq = None,
 ) -> None:
     """Answer each observation on stdin with a fresh forecast: JSON lines in, JSON lines out.
 
@@ -307,15 +310,17 @@ def stream(
     The model's scaling is causal: each answer costs the same however long the stream has run, and
     equals what `predict` says of the same rows. A line that cannot be used is answered with an
     error and the stream goes on; the exit status is then 1 at its end.
+
+    With --store the states and the last answers are kept in a file: after a crash the same command
+    goes on where it was, and first writes its last answers again. A line that was answered before
+    (same series, same time or --seq) gets the same answer if it was the last one of its series, or
+    "duplicate": true. Ctrl-C answers what has been read, and ends.
     """
-    from recurra.streaming.jsonlines import answer, flushed, read_lines
+    from recurra.cli.streams import run_stream
     from recurra.tasks.forecasting.forecaster import Forecaster
 
-    session = Forecaster.load(run).stream(table)
-    errors = answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    stepper = Forecaster.load(run).stepper(table, key=key, seq=seq)
+    run_stream(stepper, stepper.read, store)
 
 
 def _check_fine_tuning(

@@ -16,6 +16,7 @@ Tying: Press and Wolf 2017, Inan, Khosravi and Socher 2017.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -160,9 +161,6 @@ class LanguageNetwork(nn.Module):
         weight = self.embedding.weight
         if self.training and self.embedding_dropout > 0:
             weight = weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout)
-        return self._look_up(tokens, weight)
-
-    def _look_up(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(tokens.long(), weight) * self._scale
 
     def _drop(self, x: Tensor, p: float) -> Tensor:
@@ -188,26 +186,33 @@ class LanguageStream:
     """
 
     def __init__(self, network: LanguageNetwork) -> None:
-        self._network = network
-        self._streams = [layer.stream(1) for layer in network.layers]  # type: ignore[operator]
+        # A copy, so that the parts of one stream are of one time; and looked up here, once, because
+        # a step may be shorter than nn.Module's detours.
+        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._softmax = self._network.softmax
+        self._weight = self._network._weight.detach()
+        self._rows = self._network.embedding.weight.detach() * self._network._scale
+        self._streams = [layer.stream(1) for layer in self._network.layers]  # type: ignore[operator]
+        self._norms: list[nn.Module | None] = [None] * (len(self._streams) + 1)
+        if len(self._network.norms):
+            self._norms = list(self._network.norms)
 
-    @torch.no_grad()
     def push(self, token: int) -> Tensor:
         """log p (vocab_size,) of what follows `token`, in nats."""
-        network = self._network
-        x = network._look_up(torch.tensor([token]), network.embedding.weight)
-        for k, stream in enumerate(self._streams):
-            x = network._add(x, stream.push(network._norm(k, x)))
-        return network.log_probs(network._norm(len(self._streams), x))[0]
+        x = self._rows[token : token + 1]
+        for norm, stream in zip(self._norms, self._streams, strict=False):
+            x = self._network._add(x, stream.push(x if norm is None else norm(x)))
+        norm = self._norms[-1]
+        return self._softmax.log_probs(x if norm is None else norm(x), self._weight)[0]
 
-    @torch.no_grad()
     def push_chunk(self, tokens: Tensor) -> Tensor:
         """The features (T, output_size) after each of some tokens (T,), as `push` has them."""
-        network = self._network
-        x = network._look_up(tokens, network.embedding.weight)[None]
-        for k, stream in enumerate(self._streams):
-            x = network._add(x, stream.push_chunk(network._norm(k, x)))
-        return network._norm(len(self._streams), x)[0]
+        x = F.embedding(tokens.long().to(self._rows.device), self._rows)[None]
+        for norm, stream in zip(self._norms, self._streams, strict=False):
+            x = self._network._add(x, stream.push_chunk(x if norm is None else norm(x)))
+        norm = self._norms[-1]
+        features: Tensor = x if norm is None else norm(x)
+        return features[0]
 
     @property
     def state(self) -> LayerStates:

@@ -133,6 +133,26 @@ def test_reproduce_scores_ours_next_to_the_official_forecasts() -> None:
     assert [one["steps"] for one in outcome["training"]["weekly"]] == [2, 2]
 
 
+def test_groups_with_and_without_a_season_share_the_baselines_rows() -> None:
+    found("m3")
+    recipe = find_recipe("m3")
+    groups = [
+        {**one, "settings": {**TINY, "ensemble": 1}}
+        for one in recipe.section["groups"]
+        if one["name"] in ("quarterly", "other")
+    ]
+    tiny = recipe.model_copy(update={"section": {**recipe.section, "groups": groups}})
+    outcome = reproduce(tiny, 1)
+    rows = {row["model"]: row["metrics"] for row in outcome["results"]}
+    assert list(rows) == ["recurra", "naive", "seasonal_naive"]
+    # Makridakis and Hibon 2000: Naive2 of series without a season; the last season of quarters.
+    assert rows["naive"]["smape_other"] == pytest.approx(6.30, abs=5e-3)
+    assert rows["seasonal_naive"]["smape_other"] == rows["naive"]["smape_other"]
+    assert rows["seasonal_naive"]["smape_quarterly"] == pytest.approx(11.07, abs=5e-3)
+    assert "owa" not in rows["recurra"]
+    assert outcome["data"] == "m3: 756 quarterly series, 8 steps; 174 other series, 8 steps"
+
+
 def test_groups_count_by_their_values_and_series() -> None:
     first = small()
     second = Group(1, 1, {"c": np.array([1.0, 3.0])}, {"c": np.array([1.0])})

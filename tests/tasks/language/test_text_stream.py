@@ -89,6 +89,24 @@ def test_bytes_are_handed_over_when_a_character_is_whole() -> None:
     assert pieces == ["日", "é", "日", "é"]
 
 
+def test_a_beam_writes_a_text_that_is_no_less_likely(model: LanguageModel) -> None:
+    def nats(text: str) -> float:
+        return float(model.score(text).nats[4:].double().sum())
+
+    greedy = model.write("the ", length=12, temperature=0)
+    assert model.write("the ", length=12, beam_size=1) == greedy
+    wide = model.write("the ", length=12, beam_size=8)
+    assert len(wide) == 16
+    assert nats(wide) <= nats(greedy) + 1e-6
+    stream = model.stream()
+    stream.read("the ")
+    written = stream.write_likeliest(5, 3)
+    after = stream.read("cat").nats
+    assert torch.equal(after, model.score(f"the {written}cat").nats[-3:])
+    with pytest.raises(ConfigError, match="beam_size=2 draws nothing, so top_k would do nothing"):
+        model.write("the ", length=3, beam_size=2, top_k=3)
+
+
 def test_the_unknown_character_is_never_written(model: LanguageModel) -> None:
     text = model.write(length=400, temperature=5.0)
     assert "\N{REPLACEMENT CHARACTER}" not in text

@@ -17,9 +17,9 @@ import numpy as np
 
 from recurra.tasks.anomaly.lanes import Array, State, Whole
 
-LARGEST = 20
+LARGEST = 25
 """k, the number of largest values that are kept."""
-BEGIN = 30
+BEGIN = 20
 """Rows before the first that counts."""
 CAP = 8.0
 _FLOOR = 0.01  # of |v|, added to b: after ties alone nothing is infinitely rare
@@ -28,25 +28,25 @@ _FLOOR = 0.01  # of |v|, added to b: after ties alone nothing is infinitely rare
 class ReturnPeriods:
     """Return periods of several quantities. State: top (k, E) a lane, -inf where there is none."""
 
-    def __init__(self, quantities: int) -> None:
-        self.quantities = quantities
+    def __init__(self, quantities: int, largest: int = LARGEST) -> None:
+        self.quantities, self.largest = quantities, largest
 
     def initial_state(self, lanes: int) -> State:
-        return {"top": np.full((lanes, LARGEST, self.quantities), -np.inf)}
+        return {"top": np.full((lanes, self.largest, self.quantities), -np.inf)}
 
     def step(self, state: State, values: Array, row: Whole) -> Array:
         """Surprise (L, E) of values (L, E) at row (L,), counted from 0; then they are known."""
         top = state["top"]
         seen = row - BEGIN
-        ready = seen >= LARGEST
+        ready = seen >= self.largest
         lowest = top.min(axis=1)
         surprise = np.zeros(values.shape)
         if ready.any():
-            with np.errstate(invalid="ignore"):
-                excess = np.add.reduce(top, axis=1) / LARGEST - lowest + _FLOOR * np.abs(lowest)
-                rare = np.log10(np.maximum(seen + 1, 1) / LARGEST)[:, None] + (values - lowest) / (
-                    np.maximum(excess, 1e-300) * np.log(10)
-                )
+            with np.errstate(invalid="ignore", over="ignore"):
+                excess = np.add.reduce(top, axis=1) / self.largest - lowest
+                excess = np.maximum(excess + _FLOOR * np.abs(lowest), 1e-300)
+                rate = np.log10(np.maximum(seen + 1, 1) / self.largest)
+                rare = rate[:, None] + (values - lowest) / (excess * np.log(10))
             shown = ready[:, None] & (values > lowest)
             surprise = np.where(shown, np.clip(rare, 0.0, CAP), 0.0)
         enters = (values > lowest) & (seen >= 0)[:, None]

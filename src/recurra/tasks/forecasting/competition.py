@@ -212,7 +212,7 @@ def _enter(one: GroupSection, section: CompetitionSection, dataset: str, seed: i
     quantiles = np.stack([made[name][0] for name in group.test])
     levels = forecaster.settings.quantile_levels
     points = {OURS: quantiles[..., levels.index(0.5)], "naive": group.seasonal_naive(1)}
-    if one.season > 1:
+    if any(other.season > 1 for other in section.groups):
         points["seasonal_naive"] = group.seasonal_naive(one.season)
     for model, file in section.models.items():
         rows = read_wide(locate(section.submissions or dataset) / file, one.horizon)

@@ -114,7 +114,8 @@ def check_counts(targets: Sequence[str], series: Sequence[Series]) -> None:
                 of = f"series {one.name!r}" if one.name else "the series"
                 raise DataError(
                     f"the target {name!r} of {of} holds {wrong[0]:g}, and head='counts' expects "
-                    f"whole numbers from 0 to {LARGEST_COUNT:g}. Leave head out, or round the values."
+                    f"whole numbers from 0 to {LARGEST_COUNT:g}. Leave head out, or round "
+                    "the values."
                 )
 
 

@@ -150,15 +150,18 @@ class ForecastTask:
         return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
 
     def windows(self, channel: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (N, context) and what follows them in training rows (N, horizon), normalised.
+        """Windows (N, context) and what follows them in training rows (N, horizon).
 
-        NaN where the truth is missing, or must not be trained on.
+        Both less the level of the window, in units of the channel's deviation in training. NaN
+        where the truth is missing, or must not be trained on.
         """
         made = make_steps(self.panel, channel, row, self.model.settings)
         ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
-        truth = (self._truth(channel, row) - made.level) / made.scale
+        deviation = self.units.deviation[channel][:, None]
+        truth = (self._truth(channel, row) - made.level) / deviation
         counted = ahead < self.train_rows[channel][:, None]
-        return made.window, torch.where(counted, truth, torch.nan).float()
+        window = made.window * (made.scale / deviation).float()
+        return window, torch.where(counted, truth, torch.nan).float()
 
     def _truth(self, channel: Tensor, row: Tensor) -> Tensor:
         """Transformed target (N, horizon) after each row, NaN where missing or past the end."""

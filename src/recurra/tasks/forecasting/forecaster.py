@@ -43,6 +43,8 @@ from recurra.tasks.forecasting.settings import (
     Loss,
     members,
 )
+from recurra.tasks.forecasting.state import SeriesState
+from recurra.tasks.forecasting.stepper import ForecastStepper
 from recurra.tasks.forecasting.stream import ForecastStream
 from recurra.tasks.forecasting.updating import (
     forecast_states,
@@ -444,11 +446,24 @@ class Forecaster:
 
     def stream(self, data: Any = None) -> ForecastStream:
         """Go on from the end of the training table, or of `data`, one observation at a time."""
+        return ForecastStream(self.fitted, self._states_after(data))
+
+    def stepper(
+        self, data: Any = None, *, key: str | None = None, seq: str | None = None
+    ) -> ForecastStepper:
+        """What a `recurra.streaming.StreamEngine` steps, from the same states as `stream`.
+
+        key: the column that names streams, for a model of one series; seq: the column of an event's
+        identity, its time when None. Raises: ConfigError for a key beside the model's own.
+        """
+        return ForecastStepper(self.fitted, self._states_after(data), key=key, seq=seq)
+
+    def _states_after(self, data: Any) -> Mapping[str, SeriesState]:
+        """Where each series stands after the training table, or after `data`."""
         fitted = self.fitted
         if data is None:
-            return ForecastStream(fitted, fitted.states)
-        grown = states_after(fitted, self._read_on(data).series)
-        return ForecastStream(fitted, {**fitted.states, **grown})
+            return fitted.states
+        return {**fitted.states, **states_after(fitted, self._read_on(data).series)}
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the run folder: config.json, model.safetensors, state.safetensors.

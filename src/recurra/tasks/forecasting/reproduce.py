@@ -81,7 +81,11 @@ def _long_horizon(section: LongHorizonSection, dataset: str, seed: int) -> dict[
         entry: sum(one["result"]["seconds"] for one in (made, *made.get("others", ())))
         for entry, made in trainings.items()
     }
-    outcome["notes"] = ["errors of standardised values, every window of the test rows counted"]
+    outcome["notes"] = [
+        f"{entry}: {1 + len(made['others'])} networks, the mean of their forecasts"
+        for entry, made in trainings.items()
+        if "others" in made
+    ]
     outcome["training"] = {
         entry: {"seconds": round(seconds[entry], 1), "result": made["result"]}
         for entry, made in trainings.items()

@@ -57,34 +57,47 @@ class ForecastStream:
         Raises: DataError for a time that is not after the last one or off the grid, a missing key,
         or a value that is not a finite number. The stream is then as it was before.
         """
-        name, state = self._read(event)
-        time = event[self._fitted.schema.time]
-        if state is None:
-            return {**self._key(name), self._fitted.schema.time: time, "forecast": None}
-        answer = self._answer(name, time, state, self._ahead(event, state.index))
-        if state.rows == 1:
-            answer["note"] = "first row of a series that training did not know"
-        self._states[name] = state
-        return answer
+        name = self.series_name(event)
+        state, answer = self.advance(self._states.get(name), name, self.index_of(event), event)
+        if state is not None:
+            self._states[name] = state
+        return {**self._key(name), **answer}
 
     def update(self, event: Mapping[str, Any]) -> None:
         """Take one observation as `push` does, without a forecast; `future` is not needed.
 
         Raises: DataError as `push`. The stream is then as it was before.
         """
-        name, state = self._read(event)
+        name = self.series_name(event)
+        state = self._read(self._states.get(name), name, self.index_of(event), event)
         if state is not None:
             self._states[name] = state
 
-    def _read(self, event: Mapping[str, Any]) -> tuple[str, SeriesState | None]:
-        """(series, its state after the event); None for a new series without a value yet."""
+    def advance(
+        self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
+    ) -> tuple[SeriesState | None, dict[str, Any]]:
+        """(state, answer) after an event at grid index `index`; a state of None is a new series.
+
+        Raises: DataError as `push`. The state given is left as it was.
+        """
+        time = self._fitted.schema.time
+        state = self._read(state, name, index, event)
+        if state is None:
+            return None, {time: event[time], "forecast": None}
+        answer = self._answer(event[time], state, self._ahead(event, state.index))
+        if state.rows == 1:
+            answer["note"] = "first row of a series that training did not know"
+        return state, answer
+
+    def _read(
+        self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
+    ) -> SeriesState | None:
+        """The state of a series after an event; None for a new series without a value yet."""
         schema = self._fitted.schema
-        name = self._series_name(event)
-        index = self._index(event, name)
+        self._check_index(state, name, index, event)
         target = np.array([_number(event, column, required=True) for column in schema.target])
-        state = self._states.get(name)
         if state is None and not np.isfinite(target).any():
-            return name, None
+            return None
         if state is None:
             static = self._static(event, name)
             static = np.nan_to_num(schema.static_scale.apply(static[None])[0])
@@ -101,7 +114,7 @@ class ForecastStream:
         now = np.concatenate((now, self._calendar(index, 1)[0]))
         if self._transformed or not (np.abs(target) <= LARGEST).all():
             target = transform(target[None], schema)[0]
-        return name, self._reader.read(state, target, past_values, now)
+        return self._reader.read(state, target, past_values, now)
 
     def forecast(
         self, series: str = "", future: Sequence[Mapping[str, Any]] = ()
@@ -112,7 +125,7 @@ class ForecastStream:
         state = self._states[series]
         time = format_time(self._grid.times(np.array([state.index]))[0])
         ahead = self._ahead({"future": list(future)}, state.index)
-        return self._answer(series, time, state, ahead)
+        return {**self._key(series), **self._answer(time, state, ahead)}
 
     @property
     def state(self) -> dict[str, SeriesState]:
@@ -123,7 +136,8 @@ class ForecastStream:
         """Go on from a `state` of this model."""
         self._states = dict(state)
 
-    def _series_name(self, event: Mapping[str, Any]) -> str:
+    def series_name(self, event: Mapping[str, Any]) -> str:
+        """The series that an event is of; "" when there is only one. Raises: DataError."""
         column = self._fitted.schema.series
         if column is None:
             return ""
@@ -135,12 +149,17 @@ class ForecastStream:
         column = self._fitted.schema.series
         return {} if column is None else {column: name}
 
-    def _index(self, event: Mapping[str, Any], name: str) -> int:
+    def index_of(self, event: Mapping[str, Any]) -> int:
+        """The grid index of an event's time. Raises: DataError."""
         schema = self._fitted.schema
         if event.get(schema.time) is None:
             raise DataError(f"the event has no {schema.time!r}, its time. Add it.")
-        index = index_of(event[schema.time], self._grid, schema.time_format)
-        state = self._states.get(name)
+        return index_of(event[schema.time], self._grid, schema.time_format)
+
+    def _check_index(
+        self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
+    ) -> None:
+        schema = self._fitted.schema
         if state is not None and index <= state.index:
             last = format_time(self._grid.times(np.array([state.index]))[0])
             raise DataError(
@@ -153,7 +172,6 @@ class ForecastStream:
                 f"{self._grid.name} after its last one; expected at most {MAX_GAP}. Check the "
                 "time."
             )
-        return index
 
     def _calendar(self, index: int, rows: int) -> Array:
         first = index // CALENDAR_ROWS
@@ -210,7 +228,7 @@ class ForecastStream:
             raise DataError(f"'future' lacks a number for one of {', '.join(schema.future)}.")
         return np.concatenate((schema.future_scale.apply(known), calendar), axis=1)
 
-    def _answer(self, name: str, time: Any, state: SeriesState, ahead: Array) -> dict[str, Any]:
+    def _answer(self, time: Any, state: SeriesState, ahead: Array) -> dict[str, Any]:
         fitted = self._fitted
         schema, levels = fitted.schema, fitted.settings.quantile_levels
         made = forecast_states(fitted, [state], [ahead])[0]
@@ -220,7 +238,7 @@ class ForecastStream:
             future[column] = {
                 quantile_name(level): made[k, :, j].tolist() for j, level in enumerate(levels)
             }
-        return {**self._key(name), schema.time: time, "forecast": future}
+        return {schema.time: time, "forecast": future}
 
 
 def _called(name: str) -> str:

@@ -55,11 +55,15 @@ class Fitted:
     def sampler(self, **rules: Any) -> Sampler:
         """A sampler for this model, with the rules of `recurra.decoding.sampling.Sampler`.
 
-        The unknown token is never drawn where the training text did not have it.
+        Tokens that are `never_written` are never drawn.
         """
+        return Sampler(banned=rules.pop("banned", self.never_written), **rules)
+
+    @property
+    def never_written(self) -> tuple[int, ...]:
+        """The unknown token, where the training text did not have it."""
         unk = self.tokenizer.unk_id
-        banned = () if unk is None or int(self.counts[unk]) else (unk,)
-        return Sampler(banned=rules.pop("banned", banned), **rules)
+        return () if unk is None or int(self.counts[unk]) else (unk,)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -45,8 +45,8 @@ class LanguageModel:
                       streams that the text is cut into, tokens between updates, and tokens that a
                       gradient goes back
     minutes, steps    length of training, on the clock or in updates; 10 minutes when both are None
-    validation        share of the end of the text that is kept to find the best weights, unless
-                      `fit` is given text for that; 0 for none
+    validation        share of the end of the text, 200,000 tokens at most, that is kept to find the
+                      best weights, unless `fit` is given text for that; 0 for none
     patience          validations without a better one after which training ends; None for all
     seed, device      seed of all chance; "auto", "cpu" or "cuda" to train on
     training          further settings of the training loop, as {"learning_rate": 1e-3}
@@ -213,14 +213,27 @@ class LanguageModel:
         """The tokens of a text and the surprise at each, in nats: a `text_stream.Reading`."""
         return self.stream().read(text)
 
-    def write(self, prompt: str = "", *, length: int = 200, **rules: Any) -> str:
-        """The prompt and `length` more tokens; `rules` are those of `decoding.sampling.Sampler`.
+    def write(
+        self, prompt: str = "", *, length: int = 200, beam_size: int | None = None, **rules: Any
+    ) -> str:
+        """The prompt and `length` more tokens.
 
-        The same seed gives the same text.
+        rules       those of `decoding.sampling.Sampler`; the same seed gives the same text
+        beam_size   draw nothing, and take the likeliest text that a beam of so many finds
+
+        Raises: ConfigError for rules out of range, and for rules with a beam.
         """
         check_length(length)
         sampler = self.fitted.sampler(**rules)
         stream = self.stream()
+        if beam_size is not None:
+            if rules:
+                raise ConfigError(
+                    f"beam_size={beam_size} draws nothing, so {', '.join(sorted(rules))} would do "
+                    "nothing. Give one or the other."
+                )
+            stream.read(prompt)
+            return prompt + stream.write_likeliest(length, beam_size)
         for token in stream.read(prompt).ids.tolist():
             sampler.note(token)
         return prompt + "".join(stream.write(length, sampler))

@@ -75,14 +75,14 @@ class Design(CheckedModel):
 # What a network is without a word from the user: for characters and bytes, and for words and parts
 # of words.
 _SMALL: dict[str, Any] = {
-    "cell": "lstm",
+    "cell": "gru",
     "hidden_size": 512,
     "num_layers": 1,
     "embedding_size": 64,
     "output_dropout": 0.1,
     "batch_size": 16,
     "k1": 64,
-    "training": {"learning_rate": 3e-3, "weight_decay": 0.01, "cooldown_share": 0.4},
+    "training": {"learning_rate": 4e-3, "weight_decay": 0.01, "cooldown_share": 0.4},
 }
 _LARGE: dict[str, Any] = {
     "cell": "lstm",

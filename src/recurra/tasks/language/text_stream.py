@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recurra.decoding.beam import beam_search
 from recurra.decoding.sampling import Sampler
 from recurra.errors import ConfigError, RunError
 from recurra.nn.language import LanguageStream, LayerStates
 from recurra.runs import read_tensors, write_tensors
-from recurra.training.nested import list_tensors, replace_tensors
+from recurra.training.nested import list_tensors, map_tensors, replace_tensors
 
 if TYPE_CHECKING:
     from recurra.tasks.language.fitted import Fitted
@@ -117,6 +118,32 @@ class TextStream:
                 yield text[len(shown) :]
             ids = ids[-1:]
             shown = decode(ids)
+
+    @torch.no_grad()
+    def write_likeliest(self, length: int, beam_size: int) -> str:
+        """Write the likeliest `length` tokens that a beam finds, and return their text.
+
+        Raises: ConfigError for a length or a size below 1.
+        """
+        network = self._fitted.network
+
+        def step(last: Tensor, state: LayerStates) -> tuple[Tensor, LayerStates]:
+            features, after = network(last[:, None], state)
+            return network.log_probs(features[:, 0]), after
+
+        best = beam_search(
+            step,
+            lambda state, rows: map_tensors(state, lambda part: part[:, rows]),
+            self._last,
+            self._stream.state,
+            beam_size=beam_size,
+            length=length,
+            banned=self._fitted.never_written,
+        )[0]
+        before = self._last
+        self.read_ids(torch.tensor(best.tokens))
+        decode = self._fitted.tokenizer.decode
+        return decode([before, *best.tokens])[len(decode([before])) :]
 
     @property
     def state(self) -> TextState:
