@@ -64,7 +64,7 @@ class AlarmHead:
     one set of leaky means for each that some memory uses.
     """
 
-    threshold = 1.1
+    threshold = 1.15
     holds = False
 
     def __init__(self, sets: tuple[FeatureSet, ...] = FEATURE_SETS) -> None:
@@ -115,6 +115,10 @@ class AlarmHead:
         drifted = (np.abs(state["means0"][:, level_at]) > DRIFT) & (row >= _LEVEL)
         return Answer(self.combine(rare), *interval, drifted)
 
+    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
+        """The same: each channel is surprising by itself."""
+        return surprise
+
     def join(self, surprise: Array) -> Array:
         """The largest of the channels (S, C), less log10 of their number; NaN without any."""
         known = np.isfinite(surprise)
@@ -134,7 +138,8 @@ class AlarmHead:
 
     def _features(self, state: State, x: Array, clock: Array, is_first: Flags) -> Features:
         mean, deviation = self.scaler.scale(state)
-        z = np.where(is_first, 0.0, (x - mean) / deviation)
+        # Of one earlier row the deviation is not known yet.
+        z = np.where(state["rows"] < 2, 0.0, (x - mean) / deviation)
         parts = []
         for number, (squash, leaky) in enumerate(zip(self.squashes, self.leaky, strict=True)):
             u = np.arcsinh(z / squash) * squash

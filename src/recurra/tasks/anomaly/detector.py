@@ -18,7 +18,7 @@ from recurra.runs import RunFolder
 from recurra.tasks.anomaly.evaluation import Evaluation, evaluate
 from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
 from recurra.tasks.anomaly.frames import answer_frame
-from recurra.tasks.anomaly.heads import make_head
+from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
@@ -27,7 +27,7 @@ from recurra.tasks.anomaly.thresholds import threshold_for
 from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
 
 Names = str | Sequence[str]
-HELD_ALARMS = 1.0
+HELD_ALARMS, MARGIN = 1.0, 1.25
 """Alarmed rows of the segment head for each thousand rows of the second half of training."""
 
 
@@ -40,8 +40,8 @@ class AnomalyDetector:
 
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
-    threshold     surprise from which an alarm is raised. None: 1.1 for the alarm head; 4 for the
-                  other, or what one row in a thousand of the second half of training reached
+    threshold     surprise from which an alarm is raised. None: 1.15 for the alarm head; for the
+                  other a quarter more than one row in a thousand of the end of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
     jump          this much above that of the last one (alarm head only)
@@ -210,7 +210,7 @@ class AnomalyDetector:
     def learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
         """Watch series that are already read; this detector itself is left as it was."""
         started = clock.monotonic()
-        watch = Watch(make_head(self.settings), len(table.columns.value), self.settings)
+        watch = make_watch(self.settings, len(table.columns.value))
         watch.threshold = watch.threshold if threshold is None else threshold
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
@@ -258,7 +258,7 @@ class AnomalyDetector:
         # What was learned early in training was not strange, only not yet known.
         late = [one[len(one) // 2 :] for one in surprises]
         reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
-        return reached if rate is not None else max(reached, watch.threshold)
+        return reached if rate is not None else MARGIN * reached
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
         """The series of a table to learn from."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from recurra.tasks.anomaly.lanes import Array, State, Whole
 
-LARGEST = 20
+LARGEST = 25
 """k, the number of largest values that are kept."""
-BEGIN = 30
+BEGIN = 20
 """Rows before the first that counts."""
 CAP = 8.0
 _FLOOR = 0.01  # of |v|, added to b: after ties alone nothing is infinitely rare

@@ -40,6 +40,9 @@ class Head(Protocol):
 
     def step(self, state: State, x: Array, clock: Array) -> Answer: ...
 
+    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
+        """Surprise (S, C) of channels with what they show together, after each was stepped."""
+
     def join(self, surprise: Array) -> Array:
         """Surprise (S,) of series out of that of their channels (S, C), NaN where there is none."""
 
@@ -107,6 +110,7 @@ class Watch:
         answer = self._step_known(lanes, x, clock, known)
         surprise, expected, lower, upper = (part.reshape(values.shape) for part in answer[:4])
         drifted = answer.drifted.reshape(values.shape)
+        surprise = self.head.together(lanes, surprise, known.reshape(values.shape))
         joined = self.head.join(surprise)
         alarm = self._alarm(state, joined)
         present = known.reshape(series, channels)
