@@ -67,6 +67,9 @@ def train(
         int | None, typer.Option(help="Rows in a season, 1 for none [default: found in the data].")
     ] = None,
     cell: Annotated[str | None, typer.Option(help="gru, lstm or rnn [default: gru].")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="quantiles, or counts for counts with many zeros.")
+    ] = None,
     ensemble: Annotated[
         int | None, typer.Option(help="Networks that forecast together [default: 1].")
     ] = None,
@@ -117,6 +120,7 @@ def train(
         "context": context,
         "season": season,
         "cell": cell,
+        "head": head,
         "ensemble": ensemble,
         "calibrate": calibrate,
         "minutes": minutes,

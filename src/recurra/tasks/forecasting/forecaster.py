@@ -32,6 +32,7 @@ from recurra.tasks.forecasting.settings import (
     QUANTILE_LEVELS,
     Design,
     ForecasterSettings,
+    Head,
     Loss,
     members,
 )
@@ -69,6 +70,8 @@ class Forecaster:
                     see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
+    head            "quantiles", or "counts" for whole numbers of 0 or more, many of them 0: a
+                    negative binomial distribution, see `counts.py`
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
                     missing; where all values keep away from 0 when None
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
@@ -120,6 +123,7 @@ class Forecaster:
         loss: Loss = "scaled",
         skip: int | None = None,
         profile: int = 0,
+        head: Head = "quantiles",
         logarithm: bool | None = None,
         minutes: float | None = None,
         steps: int | None = None,

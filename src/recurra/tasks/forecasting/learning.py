@@ -15,6 +15,7 @@ import torch
 from recurra.data.series import Series, SeriesSet
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.forecasting.counts import check_counts, is_intermittent
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
@@ -46,6 +47,7 @@ NETWORK_FIELDS = (
     "loss",
     "skip",
     "profile",
+    "head",
 )
 RESERVED = ("step", "target", "sample", "value")
 SMALL_NETWORK = 128
@@ -120,6 +122,8 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
         )
     each = members(settings)
     _check_covariates(table, each)
+    if settings.head == "counts":
+        check_counts(table.columns.target, table.series)
     models, schema = _designs(table, each)
     panel = build_panel(table.series, schema, settings.horizon)
     made = []
@@ -314,7 +318,8 @@ def _designs(
         for settings in each
     ]
     baseline = choose_baseline(values, season, each[0].horizon)
-    return models, learn_schema(table, baseline, each[0].logarithm)
+    logarithm = False if each[0].head == "counts" else each[0].logarithm
+    return models, learn_schema(table, baseline, logarithm)
 
 
 def _validation_rows(series: Series, model: ModelSettings, share: float) -> int:
@@ -348,6 +353,9 @@ def _describe(
         notes.append(
             f"modelled by logarithm: {', '.join(logarithm)}; values of 0 or less count as missing"
         )
+    for k, name in enumerate(schema.target):
+        if model.head != "counts" and is_intermittent([one.target[:, k] for one in table.series]):
+            notes.append(f"{name} holds counts with many zeros; head='counts' models them as such")
     for name, values in table.categories.items():
         notes.append(f"{name}: read as categories, {', '.join(values[:8])}")
     if not any(kept):
