@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recurra.tasks.anomaly.detector import AnomalyDetector as AnomalyDetector
     from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
     from recurra.tasks.language.model import LanguageModel as LanguageModel
+    from recurra.tasks.sentiment.model import SentimentClassifier as SentimentClassifier
     from recurra.tasks.speech.model import Transcriber as Transcriber
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ _PUBLIC = {
     "AnomalyDetector": ("recurra.tasks.anomaly.detector", "AnomalyDetector"),
     "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
     "LanguageModel": ("recurra.tasks.language.model", "LanguageModel"),
+    "SentimentClassifier": ("recurra.tasks.sentiment.model", "SentimentClassifier"),
     "Transcriber": ("recurra.tasks.speech.model", "Transcriber"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
@@ -33,6 +35,7 @@ __all__ = [
     "AnomalyDetector",
     "Forecaster",
     "LanguageModel",
+    "SentimentClassifier",
     "Transcriber",
     "__version__",
     "accelerate",

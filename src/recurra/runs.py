@@ -78,7 +78,12 @@ def explained(path: Path, action: str) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: write, flush to disk, rename.
+    """Replace `path` by `content` in one step, see `write_pieces`."""
+    write_pieces(path, (content,))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """Replace `path` by these bytes in one step: write, flush to disk, rename.
 
     Raises: RunError when the disk is full or the folder cannot be written; `path` is untouched.
     """
@@ -87,7 +92,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                for piece in pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)

@@ -30,7 +30,7 @@ def test_train_says_what_was_watched(recurra: Recurra, watched: Path, tmp_path: 
     done = recurra(*words)
     assert done.status == 0
     assert "watched 300 rows of 1 series" in done.out
-    assert "at surprise 1.1" in done.out
+    assert "at surprise 1.15" in done.out
     again = recurra(*words)
     assert (again.status, "already holds files" in again.err) == (1, True)
     forced = recurra(*words, "--force", "--threshold", "3", "--set", "jump=2", "--json")

@@ -152,6 +152,9 @@ def test_predict_refuses_rules_out_of_range(recurra: Recurra, lm_run: Path) -> N
     assert done.status == 2
     assert "top_p=0.0; expected above 0" in done.err
     assert recurra("lm", "predict", lm_run, "--length", "0").status == 2
+    done = recurra("lm", "predict", lm_run, "--beam", "2", "--top-k", "3", "--min-p", "0.1")
+    assert done.status == 2
+    assert "--beam draws nothing, so --top-k, --min-p would do nothing" in done.err
 
 
 def test_stream_scores_lines_of_text(recurra: Recurra, lm_run: Path) -> None:

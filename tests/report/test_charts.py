@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 from recurra.errors import ConfigError, DataError, MissingExtraError, RunError
 from recurra.report.charts import (
+    Alignment,
     Fan,
     HeatMap,
+    alignment_chart,
     calibration,
     error_by_horizon,
     fan_charts,
@@ -113,6 +115,24 @@ def test_heat_maps_draw_logarithms_over_training_and_time() -> None:
     assert corners[:, 0, 1].tolist() == [0, 2, 4]
     assert panels[1].get_xlabel() == "training step"
     assert to_svg(figure) == to_svg(heat_maps([each, each], "log10 norm"))
+
+
+def test_an_alignment_names_each_character_at_its_peak() -> None:
+    probabilities = np.array([[0.0, 0], [0.9, 0], [0.4, 0], [0, 0.1], [0, 0.7], [0.6, 0]])
+    features = np.arange(18.0 * 4).reshape(18, 4)
+    figure = alignment_chart(
+        Alignment("a.wav", features, 0.03, ["A", " "], probabilities, 1 - probabilities.sum(1))
+    )
+    upper, lower = figure.axes
+    assert upper.get_title(loc="left") == "a.wav"
+    assert np.array_equal(np.asarray(upper.images[0].get_array()), features.T)
+    peaks = [(text.get_text(), *map(float, text.xy)) for text in lower.texts]  # type: ignore[attr-defined]
+    assert [(letter, round(time, 3), p) for letter, time, p in peaks] == [
+        ("A", 0.045, 0.9),
+        ("A", 0.165, 0.6),
+        ("␣", 0.135, 0.7),
+    ]
+    assert to_svg(figure).startswith("<?xml")
 
 
 def test_heat_maps_of_little_are_drawn_and_of_nothing_refused() -> None:

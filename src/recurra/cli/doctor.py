@@ -16,9 +16,11 @@ REQUIRED = ("torch", "numpy", "safetensors", "pydantic", "typer", "rich")
 EXTRAS = {
     "forecasting": ("narwhals", "polars", "matplotlib"),
     "baselines": ("statsforecast",),
+    "search": ("optuna",),
     "demo": ("vega_datasets",),
     "digits": ("scikit-learn",),
     "language": ("tokenizers",),
+    "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
     "speech": ("soundfile", "soxr", "kaldi-native-fbank", "jiwer"),
 }
 NO_CORE = (

@@ -161,18 +161,20 @@ def predict(
     prompt: Annotated[str, typer.Option(help="Text to go on from; - reads it from stdin.")] = "",
     length: Annotated[int, typer.Option(help="Tokens to write.")] = 200,
     temperature: Annotated[
-        float, typer.Option(help="Below 1 bolder in what is likely; 0 always the likeliest.")
-    ] = 0.8,
+        float | None,
+        typer.Option(help="Below 1 keeps to what is likely; 0 takes the likeliest [default: 1]."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest.")] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the fewest that have this probability together.")
-    ] = 1.0,
+        float | None, typer.Option(help="Draw from the fewest that have this probability together.")
+    ] = None,
     min_p: Annotated[
-        float, typer.Option(help="Draw from those with this share of the largest probability.")
-    ] = 0.0,
+        float | None,
+        typer.Option(help="Draw from those with this share of the largest probability."),
+    ] = None,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Divide the probability of recent tokens by this.")
-    ] = 1.0,
+        float | None, typer.Option(help="Divide the probability of recent tokens by this.")
+    ] = None,
     beam: Annotated[
         int | None,
         typer.Option(min=1, help="Draw nothing: the likeliest text that a beam of N finds."),
@@ -197,23 +199,27 @@ def predict(
     a long one need not be read again.
     """
     from recurra.cli.output import print_json
-    from recurra.errors import RunError
+    from recurra.errors import ConfigError, RunError
     from recurra.tasks.language.model import LanguageModel
     from recurra.tasks.language.text_stream import check_length
 
     if save_state is not None and save_state.exists() and not force:
         raise RunError(f"{save_state} is already there. Pass --force to replace it.")
     check_length(length)
+    asked = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    rules = {name: value for name, value in asked.items() if value is not None}
+    if beam is not None and rules:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in rules)
+        raise ConfigError(f"--beam draws nothing, so {names} would do nothing. Give one of them.")
     given = _read_stdin() if prompt == "-" else prompt
     model = LanguageModel.load(run)
-    sampler = model.fitted.sampler(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
+    sampler = model.fitted.sampler(**rules, seed=seed)
     stream = model.stream()
     if state is not None:
         stream.load(state)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recurra.streaming.engine import Answers as Answers
     from recurra.streaming.engine import StreamEngine as StreamEngine
+    from recurra.streaming.queue import EventQueue as EventQueue
     from recurra.streaming.session import Event as Event
     from recurra.streaming.session import LineSession as LineSession
     from recurra.streaming.session import serve as serve
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Answers": "engine",
     "Event": "session",
+    "EventQueue": "queue",
     "LineSession": "session",
     "MemoryStore": "store",
     "SQLiteStore": "sqlite",
@@ -36,6 +38,7 @@ _PUBLIC = {
 __all__ = [
     "Answers",
     "Event",
+    "EventQueue",
     "LineSession",
     "MemoryStore",
     "SQLiteStore",

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from recurra.errors import ConfigError, RecurraError, ShapeError, StoreError
 from recurra.runs import finite
 from recurra.streaming.records import NEVER, Layout, check_key, decode, encode
 from recurra.streaming.slab import Rows, Slab
+from recurra.streaming.snapshot import read_snapshot, write_snapshot
 from recurra.streaming.stepper import States, Stepper
 from recurra.streaming.store import Entry, Store
 
@@ -48,6 +50,7 @@ class Answers:
 class _Batch:
     """The different keys of a batch, and what stands for them until the batch is done."""
 
+    rows: Rows  # in the slab, below 0 for keys that have none
     keys: list[str]
     states: States
     last: Rows
@@ -137,12 +140,19 @@ class StreamEngine:
             raise StoreError("the last step is not committed yet. Call commit() first.")
         keys = list(keys)
         identities = _check_batch(keys, inputs, seq)
-        number: dict[str, int] = {}
-        local = np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
+        rows = self._slab.find(keys)
+        new: dict[str, int] = {}
+        for place in np.flatnonzero(rows < 0).tolist():
+            key = keys[place]
+            if key not in new:
+                check_key(key)
+                new[key] = -1 - len(new)
+            rows[place] = new[key]
+        rows, first, local = np.unique(rows, return_index=True, return_inverse=True)
         now = self._now()
-        batch = self._gather(list(number), now)
+        batch = self._gather(rows, [keys[n] for n in first.tolist()], now)
         answers = self._empty_answers(len(keys))
-        for chosen in _rounds(local, len(number)):
+        for chosen in _rounds(local, first):
             self._round(batch, answers, inputs, identities, chosen, local[chosen])
         self._finish(batch, answers, now)
         return answers
@@ -177,30 +187,56 @@ class StreamEngine:
         """The output of the last commit, which a program that starts again sends again."""
         return b"" if self.store is None else self.store.last_output()
 
+    def snapshot(self, path: str | Path) -> None:
+        """Write the states of all streams to one file, which is there whole or not at all.
+
+        For engines without a store: with one, all is there already.
+        Raises: ConfigError with a store; RunError when the file cannot be written.
+        """
+        self._check_no_store("snapshot")
+        write_snapshot(Path(path), self.layout, self._slab)
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a snapshot instead of the states in memory.
+
+        Raises: ConfigError with a store; StoreError when the file is damaged or of another model.
+        """
+        self._check_no_store("restore")
+        self._slab = read_snapshot(Path(path), self.layout)
+
+    def _check_no_store(self, verb: str) -> None:
+        if self.store is not None:
+            raise ConfigError(
+                f"{verb}: this engine keeps its states in {self.store.name}, which has them all. "
+                "Copy that file while no engine has it open."
+            )
+
     def close(self) -> None:
         """Close the store."""
         if self.store is not None:
             self.store.close()
 
-    def _gather(self, keys: list[str], now: int) -> _Batch:
+    def _gather(self, rows: Rows, keys: list[str], now: int) -> _Batch:
         """Copies of the states of different keys: from the slab, the store, or a fresh start."""
-        rows = self._slab.find(keys)
         known = rows >= 0
         if self.idle_s is not None:
-            known &= self._slab.seen[rows] >= now - self._idle_ms()
-        states = np.empty(len(keys), self.stepper.record)
-        last = np.full(len(keys), NEVER)
-        states[known], last[known] = self._slab.states[rows[known]], self._slab.last[rows[known]]
-        batch = _Batch(keys, states, last, np.full(len(keys), -1), {})
+            known[known] = self._slab.seen[rows[known]] >= now - self._idle_ms()
+        if known.all():
+            states, last = self._slab.take(rows), self._slab.last[rows]
+        else:
+            states, last = np.empty(len(keys), self.stepper.record), np.full(len(keys), NEVER)
+            states[known] = self._slab.take(rows[known])
+            last[known] = self._slab.last[rows[known]]
+        batch = _Batch(rows, keys, states, last, np.full(len(keys), -1), {})
         missing = np.flatnonzero(~known).tolist()
-        fresh = self._read_missing(batch, missing, rows, now)
+        fresh = self._read_missing(batch, missing, now)
         if fresh:
             states[fresh] = self.stepper.start([keys[n] for n in fresh])
         return batch
 
-    def _read_missing(self, batch: _Batch, missing: list[int], rows: Rows, now: int) -> list[int]:
+    def _read_missing(self, batch: _Batch, missing: list[int], now: int) -> list[int]:
         """Fill in what the store has of the missing keys; the places of those it has not."""
-        asked = [batch.keys[n] for n in missing if rows[n] < 0]
+        asked = [batch.keys[n] for n in missing if batch.rows[n] < 0]
         if self.store is None or not asked:
             return missing
         found = self.store.read(asked)
@@ -285,8 +321,9 @@ class StreamEngine:
         if not kept.all():
             batch.keys = [key for key, is_kept in zip(batch.keys, kept, strict=True) if is_kept]
             batch.states, batch.last = batch.states[kept], batch.last[kept]
-            batch.answered = batch.answered[kept]
-        self._slab.put(batch.keys, batch.states, batch.last, now)
+            batch.answered, batch.rows = batch.answered[kept], batch.rows[kept]
+        new = {n: batch.keys[n] for n in np.flatnonzero(batch.rows < 0).tolist()}
+        self._slab.put(batch.rows, new, batch.states, batch.last, now)
         if self.store is not None:
             self._due = batch, now
         elif self._sweep_due(now):
@@ -345,10 +382,10 @@ class StreamEngine:
         return np.frombuffer(stored, kind.base).reshape(kind.shape)
 
 
-def _rounds(local: Rows, count: int) -> Iterator[Rows]:
+def _rounds(local: Rows, first_places: Rows) -> Iterator[Rows]:
     """The places of the first events of all keys, of the second ones, and so on."""
-    if len(local) == count:
-        yield np.arange(count)
+    if len(local) == len(first_places):
+        yield first_places
         return
     order = np.argsort(local, kind="stable")
     ranked = local[order]
@@ -361,7 +398,7 @@ def _rounds(local: Rows, count: int) -> Iterator[Rows]:
 
 def _take(inputs: Any, chosen: Rows) -> Any:
     if isinstance(inputs, np.ndarray):
-        return inputs if len(chosen) == len(inputs) else inputs[chosen]
+        return inputs[chosen]
     return [inputs[n] for n in chosen.tolist()]
 
 
@@ -396,12 +433,6 @@ def _check_batch(keys: list[str], inputs: Any, seq: Any) -> Rows | None:
         raise ShapeError(
             f"there are {len(keys)} keys and {len(inputs)} inputs; expected one input for each key."
         )
-    if not set(map(type, keys)) <= {str}:
-        for key in keys:
-            check_key(key)
-    if not all(map(str.isascii, keys)):
-        for key in keys:
-            check_key(key)
     if seq is None:
         return None
     identities = np.asarray(seq)

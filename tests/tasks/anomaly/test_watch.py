@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurra.tasks.anomaly.alarm import Answer
-from recurra.tasks.anomaly.heads import make_head
-from recurra.tasks.anomaly.lanes import State
+from recurra.tasks.anomaly.heads import make_watch as make_watch_of
+from recurra.tasks.anomaly.lanes import Answer, State
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.thresholds import raise_alarms
 from recurra.tasks.anomaly.watch import STATUS, Rows, Watch, watch_series
@@ -19,7 +18,7 @@ PARTS = ("surprise", "alarm", "expected", "lower", "upper", "share", "status")
 
 def make_watch(channels: int = 1, **given: object) -> Watch:
     chosen = AnomalySettings(**given)  # type: ignore[arg-type]
-    return Watch(make_head(chosen), channels, chosen)
+    return make_watch_of(chosen, channels)
 
 
 def run(watch: Watch, *values: np.ndarray) -> tuple[list[Rows], State]:
@@ -39,7 +38,7 @@ def noise(rows: int, channels: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, channels))
 
 
-HEADS = ["alarm"]
+HEADS = ["alarm", "segment"]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -79,6 +78,9 @@ class Echo:
     def step(self, state: State, x: np.ndarray, clock: np.ndarray) -> Answer:
         state["rows"] += 1
         return Answer(x, x, x, x, np.zeros(len(x), bool))
+
+    def together(self, lanes: State, surprise: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return surprise
 
     def join(self, surprise: np.ndarray) -> np.ndarray:
         return surprise.max(axis=1)

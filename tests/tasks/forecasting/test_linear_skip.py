@@ -55,6 +55,22 @@ def test_map_solves_the_penalised_least_squares_of_its_training_windows(
         assert torch.allclose(made.model.linear[step].double(), wanted, atol=1e-4)
 
 
+def test_calm_start_does_not_outweigh_what_comes_after() -> None:
+    """A currency pegged at first: in units of what was seen so far its first step is enormous."""
+    values = np.concatenate((np.full(60, 5.0), 6.0 + wave(240, noise=0.1) - 10))
+    values[:60] += 1e-9 * np.arange(60)
+    frame = pl.DataFrame({"time": days(300), "target": values})
+    made = task(frame, horizon=7, logarithm=False)
+    row = torch.arange(100, 250)
+    truth = made._truth(torch.zeros_like(row), row)
+    window, _ = made.windows(torch.zeros_like(row), row)
+    deviation = float(made.units.deviation[0])
+    last = torch.from_numpy(values[row])[:, None]
+    forecast = last + deviation * torch.nn.functional.linear(window, made.model.linear)
+    naive = (truth - last).abs().mean()
+    assert (truth - forecast).abs().mean() < 0.2 * naive
+
+
 def test_rows_kept_for_validation_choose_the_penalty_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from recurra.tasks.forecasting.long_horizon import (
     score,
 )
 
-RECIPES = ("etth1", "etth2", "ettm1", "ettm2")
+RECIPES = [f"ett{table}{end}" for table in ("h1", "h2", "m1", "m2") for end in ("", "-96")]
 TINY = {
     "file": "table.csv",
     "time": "time",
@@ -119,6 +120,21 @@ def test_linear_penalty_is_chosen_on_validation_rows(
     assert made["mse_2"] == pytest.approx(score(split, repeated(split, 1, 2), (2,))["mse_2"])
 
 
+def test_file_without_a_header_is_read_by_names_and_its_rows_are_counted(folder: Path) -> None:
+    path = folder / "numbers.txt.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(f"{n},{n - 200}.5\n" for n in range(120))
+    given = section(file=path.name, names=("a", "b"))
+    frame, split = read_split(path, given)
+    assert frame.columns == ["time", "a", "b"]
+    assert split.series.target[[0, 99]].tolist() == [[0.0, -200.5], [99.0, -101.5]]
+    with pytest.raises(DataError, match=r"has 2 columns; expected the 3 of the recipe, a, b, c"):
+        read_split(path, section(names=("a", "b", "c")))
+    path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with pytest.raises(DataError, match=r"numbers\.txt\.gz holds something else than numbers"):
+        read_split(path, given)
+
+
 def test_short_or_broken_tables_are_refused(folder: Path) -> None:
     table(90).write_csv(folder / "table.csv")
     with pytest.raises(DataError, match=r"table.csv has 90 rows, 0 values missing; expected 100"):
@@ -134,13 +150,12 @@ def test_short_or_broken_tables_are_refused(folder: Path) -> None:
 def test_recipes_have_the_official_split(name: str) -> None:
     recipe = find_recipe(name)
     checked = LongHorizonSection(**recipe.section)
-    assert checked.splits == tuple(n * (4 if "m" in name else 1) for n in (8640, 11520, 14400))
+    assert checked.splits == tuple(n * (4 if "ettm" in name else 1) for n in (8640, 11520, 14400))
     assert checked.horizons == (96, 192, 336, 720)
-    look_backs = [
-        max(member["context"] for member in e.settings["ensemble"]) for e in checked.entries
-    ]
-    assert [entry.name for entry in checked.entries] == [f"look-back {n}" for n in look_backs]
-    assert look_backs == [720, 96]
+    (entry,) = checked.entries
+    look_back = max(member["context"] for member in entry.settings["ensemble"])
+    assert (look_back, checked.linear) == ((96, (96,)) if "-96" in name else (720, (720,)))
+    assert entry.name == f"look-back {look_back}"
 
 
 def test_naive_forecasts_have_the_published_scores() -> None:

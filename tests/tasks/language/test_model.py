@@ -15,6 +15,7 @@ from tests.tasks.language.texts import OTHER, TEXT, TINY, tiny, write
 from recurra import LanguageModel
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.runs import RunFolder
+from recurra.tasks.language import learning
 from recurra.tasks.language.samples import read_samples
 
 
@@ -135,6 +136,22 @@ def test_validation_text_of_its_own_is_what_decides(tmp_path: Path) -> None:
     # The kept text is read in one stream here, as `evaluate` reads it.
     tally = model.evaluate(valid).tallies["recurra"]
     assert model.result.best_loss == pytest.approx(tally.nats / tally.tokens, rel=1e-6)
+
+
+def test_the_end_of_the_text_is_kept_and_no_more_than_is_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "a.txt", TEXT)
+    settings = LanguageModel(**{**TINY, "validation": 0.5}).settings
+    chosen = learning.plan([path], [], settings)
+    assert chosen.valid is not None
+    assert len(chosen.valid) == round((len(TEXT) + 1) / 2)
+    monkeypatch.setattr(learning, "MOST_KEPT", 100)
+    chosen = learning.plan([path], [], settings)
+    assert chosen.valid is not None
+    ends = chosen.tokenizer.encode(TEXT[-100:]).tolist()
+    assert chosen.valid.tolist() == ends
+    assert chosen.batches.length == (len(TEXT) + 1 - 100 - 1) // 3
 
 
 def test_without_validation_all_the_text_is_learned_from() -> None:

@@ -90,7 +90,7 @@ def test_real_speech_is_heard_alike_in_any_pieces(data_file: Callable[[str], Pat
         parameter.data.normal_(0, 0.5)
     for sound in sounds:
         whole = model.predict([sound])[0].text
-        assert len(whole) > 10
+        assert len(whole) >= 5
         for ms in MILLISECONDS:
             assert joined(hear(model, sound, ms)) == whole, ms
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from recurra.tasks.anomaly.lanes import Array, Flags, State
+from recurra.tasks.anomaly.interval import START, expect
+from recurra.tasks.anomaly.lanes import Answer, Array, Flags, State
 from recurra.tasks.anomaly.leaky import LARGEST, LeakyMeans, Scaler
 from recurra.tasks.anomaly.means import MovingMeans
 from recurra.tasks.anomaly.memory import Features, PrototypeMemory
@@ -24,22 +24,9 @@ from recurra.tasks.anomaly.returns import ReturnPeriods
 
 WEIGHTS = {"level": 1.0, "memory": 2.0, "means": 0.5}
 WIDTHS = (5, 10, 30, 100)
-OUTSIDE = 0.02
-"""Share of values that the interval is meant to leave out."""
 DRIFT = float(np.arcsinh(4.0))
 """Level of u = asinh(z) beyond which a mean over 100 rows counts as a shift."""
-_PACE = 0.05
-_MEAN, _SPREAD, _LEVEL = 10, 30, 100  # time constants of the interval and of the drift
-
-
-class Answer(NamedTuple):
-    """What a head says of one row, each (L,): expected and interval are known before the row."""
-
-    surprise: Array
-    expected: Array
-    lower: Array
-    upper: Array
-    drifted: Flags
+_MEAN, _SPREAD, _LEVEL = 10, 30, 100  # time constants of the interval, and of the drift
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,7 @@ class AlarmHead:
     one set of leaky means for each that some memory uses.
     """
 
-    threshold = 1.1
+    threshold = 1.15
     holds = False
 
     def __init__(self, sets: tuple[FeatureSet, ...] = FEATURE_SETS) -> None:
@@ -100,7 +87,7 @@ class AlarmHead:
             **self.means.initial_state(lanes),
             **self.returns.initial_state(lanes),
             "origin": np.zeros(lanes),
-            "reach": np.full(lanes, 3.0),
+            "reach": np.full(lanes, START),
         }
         for number, leaky in enumerate(self.leaky):
             part = {**leaky.initial_state(lanes), "last": np.zeros(lanes)}
@@ -113,7 +100,9 @@ class AlarmHead:
         row = state["rows"].copy()
         is_first = row == 0
         state["origin"][is_first] = x[is_first]
-        interval = self._interval(state, x, is_first)
+        taus, means, squares = self.leaky[0].taus, state["means0"], state["squares0"]
+        middle, square = means[:, taus.index(_MEAN)], squares[:, taus.index(_SPREAD)]
+        interval = expect(state, *self.scaler.scale(state), middle, square, x)
         features = self._features(state, x, clock, is_first)
         distance = self.memory.distances(state, features)
         self.memory.learn(state, features, distance)
@@ -125,6 +114,10 @@ class AlarmHead:
         level_at = self.leaky[0].taus.index(_LEVEL)
         drifted = (np.abs(state["means0"][:, level_at]) > DRIFT) & (row >= _LEVEL)
         return Answer(self.combine(rare), *interval, drifted)
+
+    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
+        """The same: each channel is surprising by itself."""
+        return surprise
 
     def join(self, surprise: Array) -> Array:
         """The largest of the channels (S, C), less log10 of their number; NaN without any."""
@@ -143,28 +136,10 @@ class AlarmHead:
         total = weights["level"] * both[:, 0] + weights["memory"] * memory
         return np.asarray((total + weights["means"] * means) / sum(weights.values()))
 
-    def _interval(self, state: State, x: Array, is_first: Flags) -> tuple[Array, Array, Array]:
-        """Expected value and interval before x is known; then its width is corrected by x.
-
-        Source: Gibbs, Candès 2021, "Adaptive Conformal Inference", eq. 2, on the width's logarithm.
-        """
-        mean, deviation = self.scaler.scale(state)
-        taus = self.leaky[0].taus
-        middle = state["means0"][:, taus.index(_MEAN)]
-        spread = np.sqrt(state["squares0"][:, taus.index(_SPREAD)]) * state["reach"]
-        parts = (middle, middle - spread, middle + spread)
-        expected, lower, upper = (
-            np.where(is_first, x, mean + deviation * np.sinh(np.clip(part, -50, 50)))
-            for part in parts
-        )
-        missed = (x < lower) | (x > upper)
-        state["reach"] *= np.exp(_PACE * np.where(missed, 1 - OUTSIDE, -OUTSIDE))
-        np.clip(state["reach"], 1.0, 100.0, out=state["reach"])
-        return expected, lower, upper
-
     def _features(self, state: State, x: Array, clock: Array, is_first: Flags) -> Features:
         mean, deviation = self.scaler.scale(state)
-        z = np.where(is_first, 0.0, (x - mean) / deviation)
+        # Of one earlier row the deviation is not known yet.
+        z = np.where(state["rows"] < 2, 0.0, (x - mean) / deviation)
         parts = []
         for number, (squash, leaky) in enumerate(zip(self.squashes, self.leaky, strict=True)):
             u = np.arcsinh(z / squash) * squash

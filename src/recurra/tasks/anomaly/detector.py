@@ -18,14 +18,17 @@ from recurra.runs import RunFolder
 from recurra.tasks.anomaly.evaluation import Evaluation, evaluate
 from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
 from recurra.tasks.anomaly.frames import answer_frame
-from recurra.tasks.anomaly.heads import make_head
+from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.settings import AnomalySettings
+from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
 from recurra.tasks.anomaly.table import Columns, Watched, WatchedSet, read_watched
 from recurra.tasks.anomaly.thresholds import threshold_for
 from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
 
 Names = str | Sequence[str]
+HELD_ALARMS, MARGIN = 1.0, 1.25
+"""Alarmed rows of the segment head for each thousand rows of the second half of training."""
 
 
 class AnomalyDetector:
@@ -37,7 +40,8 @@ class AnomalyDetector:
 
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
-    threshold     surprise from which an alarm is raised; 1.1 of the alarm head, when None
+    threshold     surprise from which an alarm is raised. None: 1.15 for the alarm head; for the
+                  other a quarter more than one row in a thousand of the end of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
     jump          this much above that of the last one (alarm head only)
@@ -125,7 +129,7 @@ class AnomalyDetector:
         if until is not None:
             table = _cut(table, until)
         run = None if out is None else RunFolder.create(out, force=force)
-        self._fitted = self._learn(table)
+        self._fitted = self.learn(table)
         if run is not None:
             self._fitted.save(run)
         return self
@@ -139,7 +143,7 @@ class AnomalyDetector:
         """
         table = self.read(data)
         answers = self.fitted.answer(table.series)
-        return answer_frame(table.columns, table.series, answers, table.backend)
+        return answer_frame(table, answers)
 
     def evaluate(self, data: Any, *, label: str = "label") -> Evaluation:
         """Scores against a column of labels, 0 and 1, next to the baselines.
@@ -172,6 +176,21 @@ class AnomalyDetector:
             stream.follow(self.read(data).series)
         return stream
 
+    def stepper(
+        self,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        seq: str | None = None,
+        timed: bool = False,
+    ) -> AnomalyStepper:
+        """What a `recurra.streaming.StreamEngine` steps, from the same states as `stream`.
+
+        key, seq and timed say what a stream is and what tells its rows apart, see `AnomalyStepper`.
+        """
+        states = {} if data is None else self.stream(data).state
+        return AnomalyStepper(self.fitted, states, key=key, seq=seq, timed=timed)
+
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the run folder: config.json and state.safetensors.
 
@@ -188,9 +207,10 @@ class AnomalyDetector:
         detector._fitted = fitted
         return detector
 
-    def _learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
+    def learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
+        """Watch series that are already read; this detector itself is left as it was."""
         started = clock.monotonic()
-        watch = Watch(make_head(self.settings), len(table.columns.value), self.settings)
+        watch = make_watch(self.settings, len(table.columns.value))
         watch.threshold = watch.threshold if threshold is None else threshold
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
@@ -200,7 +220,7 @@ class AnomalyDetector:
         )
         threshold = self._threshold(watch, answers)
         if threshold != watch.threshold:
-            return self._learn(table, threshold)
+            return self.learn(table, threshold)
         alarms = sum(int(rows.alarm.sum()) for rows in answers)
         rows = np.array([len(one) for one in table.series])
         first = table.series[0]
@@ -228,11 +248,17 @@ class AnomalyDetector:
         )
 
     def _threshold(self, watch: Watch, answers: Sequence[Rows]) -> float:
-        if self.settings.false_alarms is None:
+        holds, rate = watch.head.holds, self.settings.false_alarms
+        if self.settings.threshold is not None or (rate is None and not holds):
             return watch.threshold
         surprises = [rows.surprise for rows in answers]
-        wait = (0, 0.0) if watch.head.holds else (self.settings.refractory, self.settings.jump)
-        return threshold_for(surprises, self.settings.false_alarms, *wait)
+        if not holds:
+            rest = (self.settings.refractory, self.settings.jump)
+            return threshold_for(surprises, float(rate or 0.0), *rest)
+        # What was learned early in training was not strange, only not yet known.
+        late = [one[len(one) // 2 :] for one in surprises]
+        reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
+        return reached if rate is not None else MARGIN * reached
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
         """The series of a table to learn from."""

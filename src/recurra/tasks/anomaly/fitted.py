@@ -13,7 +13,7 @@ import numpy.typing as npt
 from recurra.data.calendar import TimeValues
 from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
-from recurra.tasks.anomaly.heads import make_head
+from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.lanes import Array, State, take_lanes
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.table import Columns, Watched
@@ -61,7 +61,7 @@ class Fitted:
     def watch(self) -> Watch:
         """The detector with the threshold of this model."""
         settings = self.settings.model_copy(update={"threshold": self.threshold})
-        return Watch(make_head(self.settings), len(self.columns.value), settings)
+        return make_watch(settings, len(self.columns.value))
 
     def start(self, watch: Watch, series: Sequence[Watched]) -> State:
         """Where each series begins: after its training rows if all of its rows are later."""

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from recurra.tasks.anomaly.table import Columns, Watched
+from recurra.tasks.anomaly.table import WatchedSet
 from recurra.tasks.anomaly.watch import STATUS, Rows
 
 PARTS = ("expected", "lower", "upper")
 
 
-def answer_frame(
-    columns: Columns, series: Sequence[Watched], answers: Sequence[Rows], backend: Any
-) -> Any:
+def answer_frame(table: WatchedSet, answers: Sequence[Rows]) -> Any:
     """One row for each row of the table, in its order.
 
     Columns: the time and series columns, score, surprise, alarm, expected, lower, upper, status;
@@ -23,7 +21,7 @@ def answer_frame(
     """
     import narwhals as nw
 
-    where = np.argsort(np.concatenate([one.at for one in series]), kind="stable")
+    columns, series, where = table.columns, table.series, table.order
 
     def whole(parts: Sequence[Any]) -> Any:
         return np.concatenate(parts)[where]
@@ -41,4 +39,4 @@ def answer_frame(
             name = f"{part}_{channel}" if several else part
             made[name] = whole([getattr(rows, part)[:, k] for rows in answers])
     made["status"] = np.array(STATUS)[whole([rows.status for rows in answers])].tolist()
-    return nw.from_dict(made, backend=backend).to_native()
+    return nw.from_dict(made, backend=table.backend).to_native()

@@ -8,7 +8,7 @@ table, a single stream and a batch of ten thousand keys give the same scores.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,16 @@ Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 State = dict[str, npt.NDArray[Any]]
+
+
+class Answer(NamedTuple):
+    """What a head says of one row, each (L,): expected and interval are known before the row."""
+
+    surprise: Array
+    expected: Array
+    lower: Array
+    upper: Array
+    drifted: Flags
 
 
 def first_lanes(state: Mapping[str, npt.NDArray[Any]], count: int) -> State:

@@ -42,15 +42,18 @@ class Scaler:
         floor = np.maximum(1e-9 * np.abs(state["mean"]), SMALLEST)
         return state["mean"], np.where(deviation > floor, deviation, 1.0)
 
-    def learn(self, state: State, x: Array) -> None:
-        """Take in one row (L,)."""
+    def learn(self, state: State, x: Array, learns: Flags | None = None) -> None:
+        """Take in one row (L,), in the lanes that learn: all of them when None."""
         mean, deviation = self.scale(state)
         room = CLIP * deviation
         full = state["rows"] >= CLIP_AFTER
         x = np.where(full, np.clip(x, mean - room, mean + room), x)
-        state["rows"] += 1
+        state["rows"] += 1 if learns is None else learns
         delta = x - state["mean"]
-        state["mean"] += delta / state["rows"]
+        if learns is not None:
+            delta = np.where(learns, delta, 0.0)
+            x = np.where(learns, x, state["mean"])
+        state["mean"] += delta / np.maximum(state["rows"], 1)
         state["moment"] += delta * (x - state["mean"])
 
 

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recurra.tasks.anomaly.lanes import Array, State
+from recurra.tasks.anomaly.lanes import Array, Flags, State
 
 START = 0.05
 GROWTH = 1.25
 _STRIP = 16  # prototypes are looked at in strips of this many
-_BLOCK = 8  # lanes at a time: their prototypes stay in the processor's cache
+_CACHED = 1 << 17  # numbers of prototypes that are worked on at a time
 Features = npt.NDArray[np.float32]
 
 
@@ -38,8 +38,9 @@ class PrototypeMemory:
             slice(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)
         ]
         self.room = -(-max(capacities) // _STRIP) * _STRIP
-        self._work = np.empty((_BLOCK, int(ends[-1]), self.room), np.float32)
-        self._squares = np.empty((_BLOCK, len(self.sizes), self.room), np.float32)
+        self._block = max(4, _CACHED // (int(ends[-1]) * self.room))
+        self._work = np.empty((self._block, int(ends[-1]), self.room), np.float32)
+        self._squares = np.empty((self._block, len(self.sizes), self.room), np.float32)
 
     def initial_state(self, lanes: int) -> State:
         return {
@@ -52,8 +53,8 @@ class PrototypeMemory:
         """Distance (L, M) of features (L, F) from the nearest prototype; 0 without any."""
         prototypes, count = state["prototypes"], state["count"]
         nearest = np.empty(count.shape, np.float32)
-        for start in range(0, len(features), _BLOCK):
-            lanes = slice(start, min(start + _BLOCK, len(features)))
+        for start in range(0, len(features), self._block):
+            lanes = slice(start, min(start + self._block, len(features)))
             used = max(_STRIP, -(-int(count[lanes].max()) // _STRIP) * _STRIP)
             work = self._work[: lanes.stop - start, :, :used]
             squares = self._squares[: lanes.stop - start, :, :used]
@@ -64,9 +65,16 @@ class PrototypeMemory:
             np.minimum.reduce(squares, axis=2, out=nearest[lanes])
         return np.where(count > 0, np.sqrt(nearest), 0.0).astype(np.float64)
 
-    def learn(self, state: State, features: Features, distance: Array) -> None:
-        """Add the features that are further than the radius from all prototypes."""
+    def learn(
+        self, state: State, features: Features, distance: Array, learns: Flags | None = None
+    ) -> None:
+        """Add the features that are further than the radius from all prototypes.
+
+        Only in the lanes that learn (L,); in all of them when None.
+        """
         new = (distance > state["radius"]) | (state["count"] == 0)
+        if learns is not None:
+            new &= learns[:, None]
         if not new.any():
             return
         count = state["count"]

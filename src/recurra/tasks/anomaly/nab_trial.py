@@ -25,7 +25,7 @@ REFRACTORY = 0.2
 """Of the rows of probation, which the benchmark tells a detector."""
 JUMP = 1.5
 SPLITS = 50
-_LARGEST = (16, 20, 25)
+_LARGEST = (20, 25, 30)
 _MEMORY, _MEANS = (1.0, 2.0, 3.0), (0.25, 0.5, 1.0)
 _REFRACTORY, _JUMP = (0.1, 0.2, 0.3), (1.0, 1.5, 2.0)
 _THRESHOLDS = tuple(round(0.8 + 0.05 * n, 2) for n in range(13))

@@ -17,9 +17,9 @@ import numpy as np
 
 from recurra.tasks.anomaly.lanes import Array, State, Whole
 
-LARGEST = 20
+LARGEST = 25
 """k, the number of largest values that are kept."""
-BEGIN = 30
+BEGIN = 20
 """Rows before the first that counts."""
 CAP = 8.0
 _FLOOR = 0.01  # of |v|, added to b: after ties alone nothing is infinitely rare
@@ -42,7 +42,7 @@ class ReturnPeriods:
         lowest = top.min(axis=1)
         surprise = np.zeros(values.shape)
         if ready.any():
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 excess = np.add.reduce(top, axis=1) / self.largest - lowest
                 excess = np.maximum(excess + _FLOOR * np.abs(lowest), 1e-300)
                 rate = np.log10(np.maximum(seen + 1, 1) / self.largest)

@@ -74,6 +74,16 @@ class WatchedSet:
     backend: Any
     time_format: str | None = None
 
+    @property
+    def order(self) -> Whole:
+        """Where each row of the table is among the rows of all series, one series after another."""
+        return np.argsort(np.concatenate([one.at for one in self.series]), kind="stable")
+
+    @property
+    def values(self) -> Array:
+        """Values of every row of the table, in its order, (n, C)."""
+        return np.asarray(np.concatenate([one.values for one in self.series])[self.order])
+
 
 def clock_of(times: TimeValues) -> Array:
     """Sine and cosine of the time of day, (n, 2); zero for whole numbers."""

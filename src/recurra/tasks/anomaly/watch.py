@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recurra.tasks.anomaly.alarm import Answer
 from recurra.tasks.anomaly.lanes import (
+    Answer,
     Array,
     Flags,
     State,
@@ -39,6 +39,9 @@ class Head(Protocol):
     def initial_state(self, lanes: int) -> State: ...
 
     def step(self, state: State, x: Array, clock: Array) -> Answer: ...
+
+    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
+        """Surprise (S, C) of channels with what they show together, after each was stepped."""
 
     def join(self, surprise: Array) -> Array:
         """Surprise (S,) of series out of that of their channels (S, C), NaN where there is none."""
@@ -103,10 +106,11 @@ class Watch:
         }
         x, clock = values.reshape(-1), np.repeat(clock, channels, axis=0)
         known = np.isfinite(x)
-        rows = lanes["rows"].copy().reshape(series, channels)
+        rows = lanes["seen" if self.head.holds else "rows"].copy().reshape(series, channels)
         answer = self._step_known(lanes, x, clock, known)
         surprise, expected, lower, upper = (part.reshape(values.shape) for part in answer[:4])
         drifted = answer.drifted.reshape(values.shape)
+        surprise = self.head.together(lanes, surprise, known.reshape(values.shape))
         joined = self.head.join(surprise)
         alarm = self._alarm(state, joined)
         present = known.reshape(series, channels)

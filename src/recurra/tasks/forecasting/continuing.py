@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recurra.tasks.forecasting.counts import values_of
 from recurra.tasks.forecasting.encode import Network, final_states, forecast_windows
 from recurra.tasks.forecasting.features import make_future, make_steps
 from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward
@@ -104,9 +105,8 @@ def _forecast_one(
     with torch.no_grad():
         embedded = network.embed_steps(made.window, made.extra)
         future = make_future(panel, made, settings)
-        quantiles = network.decode(made.window, future, embedded, output)
-    scaled = made.level.unsqueeze(2) + made.scale.unsqueeze(2) * quantiles.double()
-    return np.asarray(scaled.numpy())
+        free = network.decode(made.window, future, embedded, output)
+    return np.asarray(values_of(settings, free, made.level, made.scale).numpy())
 
 
 def _by_network(

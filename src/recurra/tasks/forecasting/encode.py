@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurra.tasks.forecasting.counts import values_of
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
@@ -179,10 +180,10 @@ def _decode(network: ForkingNetwork, panel: Panel, piece: Piece, at: Tensor) -> 
     """Quantiles on the transformed scale at the steps numbered `at` (N,) of a piece."""
     device = piece.embedded.device
     made = piece.made.select(at)
-    quantiles = network.decode(
+    free = network.decode(
         made.window.to(device),
         make_future(panel, made, network.settings).to(device),
         piece.embedded.flatten(0, 1)[at.to(device)],
         piece.output.flatten(0, 1)[at.to(device)],
     )
-    return made.level.unsqueeze(2) + made.scale.unsqueeze(2) * quantiles.double().cpu()
+    return values_of(network.settings, free, made.level, made.scale)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
+from recurra.tasks.forecasting.counts import count_loss
 from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.losses import error_units, forecast_loss
@@ -107,7 +108,10 @@ class ForecastTask:
         return Batch(made, future, torch.where(counted, truth, torch.nan), lengths)
 
     def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
-        """Pinball loss over all levels, steps, and steps ahead whose truth is known."""
+        """Pinball loss over all levels, steps, and steps ahead whose truth is known.
+
+        With the head for counts their negative log-likelihood.
+        """
         device = self.model.embed.weight.device
         shape = batch.truth.shape[:2]
         quantiles = self.model(
@@ -118,15 +122,19 @@ class ForecastTask:
         )
         truth = batch.truth.to(device)
         known = torch.isfinite(truth)
-        each = forecast_loss(
-            self.model.settings.loss,
-            quantiles.flatten(0, 1),
-            torch.where(known, truth, 0.0).flatten(0, 1),
-            self.levels.to(device),
-            batch.steps,
-            self.units,
-        )
-        known = known.flatten(0, 1)
+        free = quantiles.flatten(0, 1)
+        truth, known = torch.where(known, truth, 0.0).flatten(0, 1), known.flatten(0, 1)
+        if self.model.settings.head == "counts":
+            each = count_loss(free, truth, batch.steps.level, batch.steps.scale)
+        else:
+            each = forecast_loss(
+                self.model.settings.loss,
+                free,
+                truth,
+                self.levels.to(device),
+                batch.steps,
+                self.units,
+            )
         return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
 
     def validate(self) -> float | None:
@@ -142,15 +150,18 @@ class ForecastTask:
         return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
 
     def windows(self, channel: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (N, context) and what follows them in training rows (N, horizon), normalised.
+        """Windows (N, context) and what follows them in training rows (N, horizon).
 
-        NaN where the truth is missing, or must not be trained on.
+        Both less the level of the window, in units of the channel's deviation in training. NaN
+        where the truth is missing, or must not be trained on.
         """
         made = make_steps(self.panel, channel, row, self.model.settings)
         ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
-        truth = (self._truth(channel, row) - made.level) / made.scale
+        deviation = self.units.deviation[channel][:, None]
+        truth = (self._truth(channel, row) - made.level) / deviation
         counted = ahead < self.train_rows[channel][:, None]
-        return made.window, torch.where(counted, truth, torch.nan).float()
+        window = made.window * (made.scale / deviation).float()
+        return window, torch.where(counted, truth, torch.nan).float()
 
     def _truth(self, channel: Tensor, row: Tensor) -> Tensor:
         """Transformed target (N, horizon) after each row, NaN where missing or past the end."""
@@ -160,7 +171,9 @@ class ForecastTask:
         return torch.where(ahead <= last, self.panel.truth[position], torch.nan)
 
     def _scale(self, channel: Tensor, row: Tensor) -> Tensor:
-        return make_steps(self.panel, channel, row, self.model.settings).scale
+        scale = make_steps(self.panel, channel, row, self.model.settings).scale
+        # A window of zeros has next to no scale; one more or less is then what counts.
+        return scale.clamp(min=1.0) if self.model.settings.head == "counts" else scale
 
     def _validation_origins(self, seed: int) -> tuple[Tensor, Tensor]:
         """Origins from the last training row on; a fixed random choice when there are many."""

@@ -2,8 +2,11 @@
 
     L = argmin Σ ‖y − L x‖² + λ n ‖L‖²
 
-over n windows x and what follows them, y, both normalised; λ is the one with the smallest error on
-the rows kept for validation. Source: ridge regression, Hoerl and Kennard 1970.
+over n windows x and what follows them, y, both less the window's level, in units of the channel's
+deviation in training: in units of each window, a few after a calm start would outweigh all others.
+λ is the one with the smallest error on the rows kept for validation.
+
+Source: ridge regression, Hoerl and Kennard 1970.
 """
 
 from __future__ import annotations

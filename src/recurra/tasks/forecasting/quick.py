@@ -53,15 +53,17 @@ class RowReader:
         recent = state.tail.shape[2]
         keep = max(0, recent + 1 - self._reach)
         tail = np.concatenate((state.tail[:, :, keep:], fresh[:, :, None]), axis=2)
-        grown = replace(
-            state,
+        # Not by `replace`, which looks at every field anew.
+        grown = SeriesState(
             index=state.index + 1,
             rows=state.rows + 1,
             tail=tail,
             past=np.concatenate((state.past[keep:], past[None])),
             now=now,
+            static=state.static,
             sums=sums,
             first=first,
+            recurrent=state.recurrent,
         )
         recurrent: list[Tensor] = []
         start = 0
@@ -81,6 +83,7 @@ class _Stepper:
         self._weight = network.embed.weight.detach().cpu()
         self._bias = network.embed.bias.detach().cpu()
         self._stream = network.recurrent.stream(targets, threads=1)
+        self._views = [[part.numpy() for part in parts] for parts in self._stream.parts]
 
     def step(self, state: SeriesState, parts: Sequence[Tensor]) -> list[Tensor]:
         """The recurrent tensors after the last row of `state`; those of other phases stay."""
@@ -88,20 +91,16 @@ class _Stepper:
         x = torch.from_numpy(np.concatenate((window, extra), axis=1))
         embedded = functional.gelu(functional.linear(x, self._weight, self._bias))
         phase = (state.rows - 1) % self.settings.stride
-        before = tuple(part[:, phase].transpose(0, 1) for part in parts)
-        self._stream.restore(before if self.tensors > 1 else before[0])
-        output = self._stream.push(embedded)
-        if self.settings.num_layers == 1 and self.tensors == 1:
-            after: tuple[Tensor, ...] = (output[None],)  # of these cells the state is the output
-        else:
-            state_after = self._stream.state
-            after = state_after if self.tensors > 1 else (state_after,)
-        grown = []
-        for part, new in zip(parts, after, strict=True):
-            part = part.clone()
-            part[:, phase] = new.transpose(0, 1)
-            grown.append(part)
-        return grown
+        arrays = [part.numpy() for part in parts]
+        for layer, views in enumerate(self._views):
+            for view, array in zip(views, arrays, strict=True):
+                view[:] = array[:, phase, layer]
+        self._stream.push(embedded)
+        grown = [array.copy() for array in arrays]
+        for layer, views in enumerate(self._views):
+            for view, array in zip(views, grown, strict=True):
+                array[:, phase, layer] = view
+        return [torch.from_numpy(array) for array in grown]
 
 
 def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Single, Array, Array]:
@@ -120,22 +119,21 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     scale: Array
     if settings.season_in_window:
         season = settings.season
-        level = raw[:, -season:].sum(1, keepdims=True) / season
-        spread = np.abs(raw - level).sum(1, keepdims=True) / context
-        earlier = _ending(values, last - stride, season, seen, oldest)
-        previous = earlier.sum(1, keepdims=True) / season
+        level = _sum(raw[:, -season:]) / season
+        spread = _sum(np.abs(raw - level)) / context
+        previous = _sum(_ending(values, last - stride, season, seen, oldest)) / season
     else:
         level = raw[:, -1:]
         spread = deviation
         if context > 1:
-            spread = np.abs(raw[:, 1:] - raw[:, :-1]).sum(1, keepdims=True) / (context - 1)
+            spread = _sum(np.abs(raw[:, 1:] - raw[:, :-1])) / (context - 1)
         previous = _ending(values, last - stride, 1, seen, oldest)
     scale = np.maximum(spread, FLOOR * deviation)
     extra = [
         (level - mean) / deviation,
         np.log(scale / deviation),
         (level - previous) / scale,
-        (ages == 0).sum(1, keepdims=True) / context,
+        np.count_nonzero(ages == 0, axis=1)[:, None] / context,
         np.log1p(age[:, last:]),
     ]
     shared = [state.now, state.static]
@@ -152,9 +150,17 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     if settings.profile:
         shape = _profile(values, last, seen, oldest, settings)
         normalised = np.concatenate((normalised, shape / scale), axis=1)
-    window = normalised.clip(-CLIP, CLIP).astype(np.float32)
-    inputs = np.concatenate(extra, axis=1).clip(-CLIP, CLIP).astype(np.float32)
-    return window, inputs, level, scale
+    return _clipped(normalised), _clipped(np.concatenate(extra, axis=1)), level, scale
+
+
+def _sum(values: Array) -> Array:
+    return np.asarray(np.add.reduce(values, 1, keepdims=True))
+
+
+def _clipped(values: Array) -> Single:
+    np.maximum(values, -CLIP, out=values)
+    np.minimum(values, CLIP, out=values)
+    return values.astype(np.float32)
 
 
 def _profile(

@@ -82,8 +82,9 @@ def _long_horizon(section: LongHorizonSection, dataset: str, seed: int) -> dict[
         for entry, made in trainings.items()
     }
     outcome["notes"] = [
-        f"{entry}: {1 + len(made.get('others', ()))} networks, the mean of their forecasts"
+        f"{entry}: {1 + len(made['others'])} networks, the mean of their forecasts"
         for entry, made in trainings.items()
+        if "others" in made
     ]
     outcome["training"] = {
         entry: {"seconds": round(seconds[entry], 1), "result": made["result"]}

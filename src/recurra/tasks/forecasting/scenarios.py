@@ -32,5 +32,7 @@ def draw_paths(fitted: Fitted, quantiles: Array, count: int, seed: int) -> Array
             "[0.1, 0.5, 0.9], or on longer series."
         )
     paths = draw(quantiles, fitted.settings.quantile_levels, fitted.dependence, count, seed)
+    if fitted.settings.head == "counts":
+        paths = np.rint(paths)
     positive = np.array(fitted.schema.non_negative)[:, None]
     return np.where(positive, np.maximum(paths, 0.0), paths)

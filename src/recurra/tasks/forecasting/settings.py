@@ -13,6 +13,7 @@ from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Loss = Literal["scaled", "relative", "balanced", "competition"]
+Head = Literal["quantiles", "counts"]
 Design = Literal["forking", "segments"]
 MEMBER_FIELDS = (
     "model",
@@ -85,6 +86,7 @@ class ModelSettings(CheckedModel):
              say, where days are the season but weeks repeat better
     profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
              besides the window; 0 for none
+    head     "quantiles", or "counts" for a negative binomial distribution, see `counts.py`
     """
 
     model: Design = "forking"
@@ -103,6 +105,7 @@ class ModelSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    head: Head = "quantiles"
 
     @field_validator("quantile_levels")
     @classmethod
@@ -171,6 +174,15 @@ class ModelSettings(CheckedModel):
         """Columns of the window of one step, the profile included."""
         return self.context + self.profile_size
 
+    @model_validator(mode="after")
+    def _check_head(self) -> ModelSettings:
+        if self.head == "counts" and (self.windowed or self.loss != "scaled"):
+            raise ValueError(
+                f"head='counts' has a likelihood of its own and goes with model='forking' and "
+                f"loss='scaled', not model={self.model!r} and loss={self.loss!r}; leave these out"
+            )
+        return self
+
     @property
     def windowed(self) -> bool:
         """Whether a forecast depends on the last `context` rows alone, and no state is kept."""
@@ -219,6 +231,7 @@ class ForecasterSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    head: Head = "quantiles"
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)

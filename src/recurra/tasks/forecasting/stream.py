@@ -17,7 +17,7 @@ from recurra.tasks.forecasting.clock import index_of
 from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.frames import quantile_name
 from recurra.tasks.forecasting.quick import RowReader
-from recurra.tasks.forecasting.schema import transform
+from recurra.tasks.forecasting.schema import LARGEST, transform
 from recurra.tasks.forecasting.state import SeriesState, start_state
 from recurra.tasks.forecasting.updating import forecast_states, skip_to
 
@@ -40,6 +40,7 @@ class ForecastStream:
         self._fitted = fitted
         self._states = dict(states)
         self._grid = fitted.schema.grid
+        self._transformed = any(fitted.schema.logarithm)
         self._block = functools.lru_cache(maxsize=8)(self._calendar_block)
 
     @functools.cached_property
@@ -111,7 +112,9 @@ class ForecastStream:
         if schema.future:
             now = schema.future_scale.apply(self._encode(event, schema.future)[None])[0]
         now = np.concatenate((now, self._calendar(index, 1)[0]))
-        return self._reader.read(state, transform(target[None], schema)[0], past_values, now)
+        if self._transformed or not (np.abs(target) <= LARGEST).all():
+            target = transform(target[None], schema)[0]
+        return self._reader.read(state, target, past_values, now)
 
     def forecast(
         self, series: str = "", future: Sequence[Mapping[str, Any]] = ()

@@ -45,8 +45,8 @@ class LanguageModel:
                       streams that the text is cut into, tokens between updates, and tokens that a
                       gradient goes back
     minutes, steps    length of training, on the clock or in updates; 10 minutes when both are None
-    validation        share of the end of the text that is kept to find the best weights, unless
-                      `fit` is given text for that; 0 for none
+    validation        share of the end of the text, 200,000 tokens at most, that is kept to find the
+                      best weights, unless `fit` is given text for that; 0 for none
     patience          validations without a better one after which training ends; None for all
     seed, device      seed of all chance; "auto", "cpu" or "cuda" to train on
     training          further settings of the training loop, as {"learning_rate": 1e-3}

@@ -97,14 +97,13 @@ def score_windows(
 
     A window is given the one token before it; the last window may be shorter.
     """
-    inputs = torch.cat([torch.tensor([start_id]), ids[:-1].long()])
-    targets = ids.long()
-    whole = len(ids) // window * window
-    parts = [
-        (inputs[:whole].view(-1, window), targets[:whole].view(-1, window)),
-        (inputs[None, whole:], targets[None, whole:]),
-    ]
-    for xs, ys in parts:
-        for first in range(0, len(xs) if ys.numel() else 0, batch_size):
-            features, _ = network(xs[first : first + batch_size])
-            yield network.nll(features, ys[first : first + batch_size]).flatten()
+    last = torch.tensor([start_id])
+    for begin in range(0, len(ids), window * batch_size):
+        targets = ids[begin : begin + window * batch_size].long()
+        inputs = torch.cat([last, targets[:-1]])
+        last = targets[-1:]
+        whole = len(targets) // window * window
+        for part, width in ((slice(0, whole), window), (slice(whole, None), len(targets) - whole)):
+            if len(targets[part]):
+                features, _ = network(inputs[part].view(-1, width))
+                yield network.nll(features, targets[part].view(-1, width)).flatten()
