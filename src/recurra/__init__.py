@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recurra.tasks.anomaly.detector import AnomalyDetector as AnomalyDetector
     from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
     from recurra.tasks.language.model import LanguageModel as LanguageModel
+    from recurra.tasks.sentiment.model import SentimentClassifier as SentimentClassifier
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _PUBLIC = {
     "AnomalyDetector": ("recurra.tasks.anomaly.detector", "AnomalyDetector"),
     "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
     "LanguageModel": ("recurra.tasks.language.model", "LanguageModel"),
+    "SentimentClassifier": ("recurra.tasks.sentiment.model", "SentimentClassifier"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
     "nn": ("recurra.nn", None),
@@ -31,6 +33,7 @@ __all__ = [
     "AnomalyDetector",
     "Forecaster",
     "LanguageModel",
+    "SentimentClassifier",
     "__version__",
     "accelerate",
     "explain",

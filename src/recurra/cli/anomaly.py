@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time as clock
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.streams import Key, Seq, Store
 
 HELP = """Watch time series for anomalies: train, evaluate, predict, stream.
 
@@ -221,6 +221,9 @@ def stream(
         Path | None,
         typer.Option(help="Table to read first [default: go on from the training table's end]."),
     ] = None,
+    store: Store = None,
+    key: Key = None,
+    seq: Seq = None,
 ) -> None:
     """Answer each row on stdin with its surprise: JSON lines in, JSON lines out.
 
@@ -232,12 +235,16 @@ def stream(
     costs the same however long the stream has run, and equals what `predict` says of the same rows.
     A line that cannot be used is answered with an error and the stream goes on; the exit status is
     then 1 at its end.
+
+    With --store the states and the last answers are kept in a file: after a crash the same command
+    goes on where it was, and first writes its last answers again. A row that was answered before,
+    by its time or --seq, gets the same answer if it was the last one of its series, or
+    "duplicate": true. Without --store and --seq, rows count as they come. Ctrl-C answers what has
+    been read, and ends.
     """
-    from recurra.streaming.jsonlines import answer, flushed, read_lines
+    from recurra.cli.streams import run_stream
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
-    session = AnomalyDetector.load(run).stream(table)
-    errors = answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    detector = AnomalyDetector.load(run)
+    stepper = detector.stepper(table, key=key, seq=seq, timed=store is not None)
+    run_stream(stepper, stepper.read, store)

@@ -12,6 +12,7 @@ REPORTS = {
     "anomaly": "recurra.tasks.anomaly.report",
     "forecasting": "recurra.tasks.forecasting.report",
     "language": "recurra.tasks.language.report",
+    "sentiment": "recurra.tasks.sentiment.report",
 }
 
 

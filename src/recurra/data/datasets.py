@@ -632,6 +632,111 @@ _ENTRIES = (
         citation="Wu, Keogh (2021), Current ... Anomaly Detection Benchmarks are Flawed, TKDE",
         page="https://www.cs.ucr.edu/~eamonn/time_series_data_2018/",
     ),
+    Dataset(
+        name="sst",
+        about="Stanford Sentiment Treebank: 8,544, 1,101 and 2,210 sentences as labelled trees",
+        folder="sentiment/sst_trees",
+        files=(
+            DataFile(
+                "train.txt.xz",
+                2160058,
+                "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7",
+            ),
+            DataFile(
+                "dev.txt.xz",
+                280825,
+                "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40",
+            ),
+            DataFile(
+                "test.txt.xz",
+                559614,
+                "6e54806dee95cf80cd918e7dfb3f6770f6df24bf826f289a4d1f709e1c8f6761",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Socher et al. (2013), EMNLP",
+        page="https://nlp.stanford.edu/sentiment/",
+    ),
+    Dataset(
+        name="imdb",
+        about="Movie reviews: 25,000 to learn from and 25,000 to be scored, half of them positive",
+        folder="sentiment/imdb",
+        files=(
+            DataFile(
+                "train.csv.xz",
+                33554689,
+                "a9bdf1f8c2240da0cb01b613aa443afc49baeeb306004f65bdb04383ed974cc6",
+            ),
+            DataFile(
+                "test.csv.xz",
+                32772936,
+                "214a56b7870f6530c2c22d414a0798b8e65f6db7d653b8ec307b756658c0da75",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Maas et al. (2011), ACL",
+        page="https://ai.stanford.edu/~amaas/data/sentiment/",
+    ),
+    Dataset(
+        name="mr",
+        about="Movie review snippets: 5,331 positive and 5,331 negative",
+        folder="sentiment/mr",
+        files=(
+            DataFile(
+                "rt-polarity.neg.xz",
+                612256,
+                "4ace77d558c3714723843f1d65b60c01e3417b208180f0728808d76ad0eeeaca",
+            ),
+            DataFile(
+                "rt-polarity.pos.xz",
+                626139,
+                "2da124ec187a9d5a29c9f04e91c540e02baed5af8868f550a26bd6fd4dbf8bf0",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Pang, Lee (2005), ACL",
+        page="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+    ),
+    Dataset(
+        name="subj",
+        about="Sentences about movies: 5,000 objective and 5,000 subjective",
+        folder="sentiment/subj",
+        files=(
+            DataFile(
+                "subj.objective.xz",
+                669456,
+                "5ddc9b44dc60d64d651347fcd7bdd489b0c70661e3f768215c16eea36f51204a",
+            ),
+            DataFile(
+                "subj.subjective.xz",
+                630790,
+                "73a2dcf8dc3cbcc7f068a70ef9f021c86b2a8e4dac81566b7fd015b3e938f2c5",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Pang, Lee (2004), ACL",
+        page="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+    ),
+    Dataset(
+        name="trec",
+        about="Questions with 6 classes: 5,452 to learn from and 500 to be scored",
+        folder="sentiment/trec",
+        files=(
+            DataFile(
+                "TREC.train",
+                335858,
+                "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
+            ),
+            DataFile(
+                "TREC.test",
+                23354,
+                "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Li, Roth (2002), COLING",
+        page="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+    ),
 )
 
 DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}

@@ -35,6 +35,8 @@ tbody tr:nth-child(even) { background: var(--stripe); }
   font: .95rem/1.7 ui-monospace, monospace; }
 .s1 { background: #d5590026; } .s2 { background: #d559004d; } .s3 { background: #d5590080; }
 .s4 { background: #d55900b3; } .s5 { background: #d55900; color: #ffffff; }
+.a1 { background: #0072b226; } .a2 { background: #0072b24d; } .a3 { background: #0072b280; }
+.a4 { background: #0072b2b3; } .a5 { background: #0072b2; color: #ffffff; }
 figure { margin: 1.2rem 0; break-inside: avoid; }
 img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: .3rem; }
 @media print { :root { --ink: #000000; --quiet: #444444; --paper: #ffffff; --line: #bbbbbb;
@@ -126,6 +128,26 @@ class Page:
             # A line end keeps its place, and is seen where it was not expected.
             text = escape(piece.replace("\n", "⏎\n") if level else piece)
             spans.append(f'<span class="s{level}">{text}</span>' if level else text)
+        self._parts.append(f'<p>{escape(caption)}</p><div class="tokens">{"".join(spans)}</div>')
+        return self
+
+    def attribution(self, pieces: Sequence[str], values: Sequence[float], caption: str) -> Self:
+        """A text by its pieces: orange what has a positive value, blue a negative one.
+
+        The largest value is the darkest of five steps.
+        Raises: ValueError when there are not as many values as pieces.
+
+        >>> page = Page("Why").attribution(["good", " film"], [2.0, -1.0], "pos")
+        >>> '<span class="s5">good</span><span class="a3"> film</span>' in page.html()
+        True
+        """
+        most = max((abs(value) for value in values), default=0.0) or 1.0
+        spans = []
+        for piece, value in zip(pieces, values, strict=True):
+            level = math.ceil(5 * abs(value) / most - 0.25)
+            kind = f"{'s' if value > 0 else 'a'}{level}"
+            text = escape(piece)
+            spans.append(f'<span class="{kind}">{text}</span>' if level > 0 else text)
         self._parts.append(f'<p>{escape(caption)}</p><div class="tokens">{"".join(spans)}</div>')
         return self
 

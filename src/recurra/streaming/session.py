@@ -40,13 +40,14 @@ class Event(NamedTuple):
     """One line as the engine sees it.
 
     seq: the identity, None when events are counted; echo: what every answer repeats; input: what
-    the stepper takes.
+    the stepper takes; dense: whether identities follow one another, so that gaps can be told.
     """
 
     key: str
     seq: int | None
     echo: dict[str, Any]
     input: Any
+    dense: bool = True
 
 
 class Reader(Protocol):
@@ -115,7 +116,7 @@ class LineSession:
             return made[before] if isinstance(before, int) else before
         if status == DUPLICATE:
             return as_line({**event.echo, "duplicate": True})
-        gap = {"gap": int(answers.gap[n])} if answers.gap[n] else {}
+        gap = {"gap": int(answers.gap[n])} if event.dense and answers.gap[n] else {}
         return as_line({**event.echo, **answers.values[n], **gap})
 
     def _error(self, error: RecurraError, number: int) -> bytes:

@@ -23,7 +23,7 @@ from recurra.tasks.forecasting.long_horizon import (
     score,
 )
 
-RECIPES = ("etth1", "etth2", "ettm1", "ettm2")
+RECIPES = [f"ett{table}{end}" for table in ("h1", "h2", "m1", "m2") for end in ("", "-96")]
 TINY = {
     "file": "table.csv",
     "time": "time",
@@ -150,13 +150,12 @@ def test_short_or_broken_tables_are_refused(folder: Path) -> None:
 def test_recipes_have_the_official_split(name: str) -> None:
     recipe = find_recipe(name)
     checked = LongHorizonSection(**recipe.section)
-    assert checked.splits == tuple(n * (4 if "m" in name else 1) for n in (8640, 11520, 14400))
+    assert checked.splits == tuple(n * (4 if "ettm" in name else 1) for n in (8640, 11520, 14400))
     assert checked.horizons == (96, 192, 336, 720)
-    look_backs = [
-        max(member["context"] for member in e.settings["ensemble"]) for e in checked.entries
-    ]
-    assert [entry.name for entry in checked.entries] == [f"look-back {n}" for n in look_backs]
-    assert look_backs == [720, 96]
+    (entry,) = checked.entries
+    look_back = max(member["context"] for member in entry.settings["ensemble"])
+    assert (look_back, checked.linear) == ((96, (96,)) if "-96" in name else (720, (720,)))
+    assert entry.name == f"look-back {look_back}"
 
 
 def test_naive_forecasts_have_the_published_scores() -> None:

@@ -68,6 +68,8 @@ def test_a_finished_run_is_scored_again_without_training(
     again = reproduce(adapted, 0)
     assert again["results"][:3] == first["results"]
     assert again["results"][3]["model"] == "recurra, dynamic evaluation"
+    assert first["training"]["cpu_seconds"] > 0
+    assert again["training"]["cpu_seconds"] is None
     assert again["training"]["seconds"] == pytest.approx(first["training"]["seconds"], abs=1)
 
 

@@ -20,6 +20,7 @@ from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
 from recurra.tasks.anomaly.frames import answer_frame
 from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.settings import AnomalySettings
+from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
 from recurra.tasks.anomaly.table import Columns, Watched, WatchedSet, read_watched
 from recurra.tasks.anomaly.thresholds import threshold_for
@@ -174,6 +175,21 @@ class AnomalyDetector:
         if data is not None:
             stream.follow(self.read(data).series)
         return stream
+
+    def stepper(
+        self,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        seq: str | None = None,
+        timed: bool = False,
+    ) -> AnomalyStepper:
+        """What a `recurra.streaming.StreamEngine` steps, from the same states as `stream`.
+
+        key, seq and timed say what a stream is and what tells its rows apart, see `AnomalyStepper`.
+        """
+        states = {} if data is None else self.stream(data).state
+        return AnomalyStepper(self.fitted, states, key=key, seq=seq, timed=timed)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the run folder: config.json and state.safetensors.

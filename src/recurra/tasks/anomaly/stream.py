@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recurra.data.calendar import TimeValues
 from recurra.data.times import read_times
 from recurra.errors import DataError
 from recurra.tasks.anomaly.fitted import Fitted
@@ -43,9 +44,8 @@ class AnomalyStream:
         finite number. The stream is then as it was before.
         """
         columns = self._fitted.columns
-        name = self._series_name(event)
-        clock = self._clock(event)
-        values = np.array([[_number(event, column) for column in columns.value]])
+        name = self.series_name(event)
+        (values, clock), _ = self.read(event)
         state = self._states.get(name)
         if state is None:
             state = self._fitted.state_of(name)
@@ -54,7 +54,17 @@ class AnomalyStream:
         rows = self._watch.step(state, values, clock)
         self._states[name] = state
         key = {} if columns.series is None else {columns.series: name}
-        return {columns.time: event[columns.time], **key, **self._answer(rows)}
+        return {columns.time: event[columns.time], **key, **self.answer(rows, 0)}
+
+    def read(self, event: Mapping[str, Any]) -> tuple[tuple[Array, Array], int]:
+        """((values (1, C), clock (1, 2)), time) of an event, the time in microseconds or a number.
+
+        Raises: DataError as `push`.
+        """
+        times = self._time(event)
+        values = np.array([[_number(event, column) for column in self._fitted.columns.value]])
+        scale = 1000 if self._fitted.clocked else 1
+        return (values, clock_of(times)), int(times.astype(np.int64)[0]) // scale
 
     @property
     def state(self) -> dict[str, State]:
@@ -74,19 +84,21 @@ class AnomalyStream:
         for n, one in enumerate(series):
             self._states[one.name] = take_lanes(state, np.array([n]))
 
-    def _answer(self, rows: Rows) -> dict[str, Any]:
+    def answer(self, rows: Rows, n: int) -> dict[str, Any]:
+        """What row n means, by name."""
         names = self._fitted.columns.value
         answer: dict[str, Any] = {
-            "score": float(rows.score[0]),
-            "surprise": float(rows.surprise[0]),
-            "alarm": bool(rows.alarm[0]),
+            "score": float(rows.score[n]),
+            "surprise": float(rows.surprise[n]),
+            "alarm": bool(rows.alarm[n]),
         }
         for part in (*PARTS, *(("share",) if len(names) > 1 else ())):
-            numbers = getattr(rows, part)[0].tolist()
+            numbers = getattr(rows, part)[n].tolist()
             answer[part] = numbers[0] if len(names) == 1 else dict(zip(names, numbers, strict=True))
-        return {**answer, "status": STATUS[int(rows.status[0])]}
+        return {**answer, "status": STATUS[int(rows.status[n])]}
 
-    def _series_name(self, event: Mapping[str, Any]) -> str:
+    def series_name(self, event: Mapping[str, Any]) -> str:
+        """The series that an event is of; "" when there is only one. Raises: DataError."""
         column = self._fitted.columns.series
         if column is None:
             return ""
@@ -94,7 +106,7 @@ class AnomalyStream:
             raise DataError(f"the event has no {column!r}, which names the series. Add it.")
         return str(event[column])
 
-    def _clock(self, event: Mapping[str, Any]) -> Array:
+    def _time(self, event: Mapping[str, Any]) -> TimeValues:
         import narwhals as nw
         import polars as pl
 
@@ -113,7 +125,7 @@ class AnomalyStream:
         if (times.values.dtype.kind == "M") != self._fitted.clocked or times.missing.any():
             kind = "a date" if self._fitted.clocked else "a whole number"
             raise DataError(f"{column!r} is {time!r}; expected {kind}, as in training.")
-        return clock_of(times.values)
+        return times.values
 
 
 def _copy(state: State) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from recurra.tasks.language.fitting import LanguageTask
 from recurra.tasks.language.samples import SampleLog
 from recurra.tasks.language.settings import Design, LanguageSettings, decide, training_values
 from recurra.training.bptt import StreamBatches
+from recurra.training.checkpoint import CheckpointFolder
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
@@ -136,6 +138,8 @@ def learn(
     chosen: Plan, run: RunFolder | None, *, resume: bool, progress: bool
 ) -> tuple[Fitted, TrainingResult]:
     """Train what was planned. With `run`, log, samples and checkpoints go there."""
+    is_new = run is None or CheckpointFolder(run.checkpoints).newest() is None
+    cpu_started = clock.process_time()
     samples = None
     if run is not None:
         samples = SampleLog(run.samples_path, chosen.tokenizer, chosen.network, chosen.counts)
@@ -159,8 +163,11 @@ def learn(
     finally:
         if samples is not None:
             samples.close()
+    cpu_seconds = round(clock.process_time() - cpu_started, 3)
     network = chosen.network.to("cpu").eval()
     summary = {name: value for name, value in asdict(result).items() if name != "history"}
+    # Of all threads together: what it cost, also where it had to wait for others.
+    summary["cpu_seconds"] = cpu_seconds if is_new else None
     fitted = Fitted(
         chosen.tokenizer,
         chosen.design,

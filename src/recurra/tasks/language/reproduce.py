@@ -87,9 +87,10 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
         evaluation.results(),
         result["seconds"] + scored_s,
     )
+    cpu = "" if result["cpu_seconds"] is None else f" ({result['cpu_seconds']:.0f} s of processors)"
     outcome["notes"] = [
         *model.fitted.notes,
-        f"training took {result['seconds']:.0f} s, scoring {scored_s:.0f} s",
+        f"training took {result['seconds']:.0f} s{cpu}, scoring {scored_s:.0f} s",
         *evaluation.notes,
     ]
     outcome["training"] = result
