@@ -12,18 +12,33 @@ if TYPE_CHECKING:
     from recurra import nn as nn
     from recurra.nn.accelerate import accelerate as accelerate
     from recurra.nn.explain import explain as explain
+    from recurra.tasks.anomaly.detector import AnomalyDetector as AnomalyDetector
     from recurra.tasks.forecasting.forecaster import Forecaster as Forecaster
+    from recurra.tasks.language.model import LanguageModel as LanguageModel
+    from recurra.tasks.sentiment.model import SentimentClassifier as SentimentClassifier
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AnomalyDetector": ("recurra.tasks.anomaly.detector", "AnomalyDetector"),
     "Forecaster": ("recurra.tasks.forecasting.forecaster", "Forecaster"),
+    "LanguageModel": ("recurra.tasks.language.model", "LanguageModel"),
+    "SentimentClassifier": ("recurra.tasks.sentiment.model", "SentimentClassifier"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
     "nn": ("recurra.nn", None),
 }
 
-__all__ = ["Forecaster", "__version__", "accelerate", "explain", "nn"]
+__all__ = [
+    "AnomalyDetector",
+    "Forecaster",
+    "LanguageModel",
+    "SentimentClassifier",
+    "__version__",
+    "accelerate",
+    "explain",
+    "nn",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@
     ├── BackendError (RuntimeError)        a backend asked for by name that cannot run the call
     ├── DivergenceError (ArithmeticError)  training met a loss that is NaN or infinite
     ├── RunError (OSError)                 a run folder that is damaged, unwritable or already there
+    ├── StoreError (OSError)               states kept: damaged, foreign, or of another model
     └── MissingExtraError (ImportError)    an optional package that is not installed
 
 A message says what was wrong, what was expected and what to do.
@@ -58,6 +59,10 @@ class DivergenceError(RecurraError, ArithmeticError):
 
 class RunError(RecurraError, OSError):
     """A run folder is damaged, unwritable, or holds something that would be overwritten."""
+
+
+class StoreError(RecurraError, OSError):
+    """A store or snapshot of stream states is damaged, foreign, in use or of another model."""
 
 
 class MissingExtraError(RecurraError, ImportError):

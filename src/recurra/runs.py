@@ -3,9 +3,11 @@
     config.json         what was trained and how; the seal, written last (see `write_config`)
     model.safetensors   weights and other tensors
     state.safetensors   where each training series stood at its end, for tasks that go on from there
+    tokenizer.json      how text becomes numbers, for tasks on text
     metrics.json        scores of the last evaluation
     log.jsonl           one JSON object per logged training step
     gradients.jsonl     one JSON object per measurement of the gradient's flow, where asked for
+    samples.jsonl       texts that a language model wrote while it was trained
     report.html         the report, when one was made
     checkpoints/        resumable training states
     members/            the same of an ensemble's further networks: log.jsonl, checkpoints/
@@ -40,9 +42,11 @@ MOST_MEMBERS = 64
 _OURS = (
     "model.safetensors",
     "state.safetensors",
+    "tokenizer.json",
     "metrics.json",
     "log.jsonl",
     "gradients.jsonl",
+    "samples.jsonl",
     "report.html",
     "config.json",  # last: what is left of a run while it is cleared still says that it is one
 )
@@ -55,6 +59,8 @@ _WRITE_ADVICE = (
     "Nothing that was there before has been changed; check free space and permissions, or choose "
     "another folder with --out."
 )
+# The commands of tasks that are not called like their task.
+_COMMANDS = {"forecasting": "forecast", "language": "lm"}
 _RESTORE = "Restore it from a copy or train again."
 
 
@@ -72,7 +78,12 @@ def explained(path: Path, action: str) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: write, flush to disk, rename.
+    """Replace `path` by `content` in one step, see `write_pieces`."""
+    write_pieces(path, (content,))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """Replace `path` by these bytes in one step: write, flush to disk, rename.
 
     Raises: RunError when the disk is full or the folder cannot be written; `path` is untouched.
     """
@@ -81,7 +92,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                for piece in pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
@@ -200,9 +212,11 @@ class RunFolder:
         self.config_path = self.path / "config.json"
         self.model_path = self.path / "model.safetensors"
         self.state_path = self.path / "state.safetensors"
+        self.tokenizer_path = self.path / "tokenizer.json"
         self.metrics_path = self.path / "metrics.json"
         self.log_path = self.path / "log.jsonl"
         self.gradients_path = self.path / "gradients.jsonl"
+        self.samples_path = self.path / "samples.jsonl"
         self.report_path = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
 
@@ -305,7 +319,8 @@ class RunFolder:
         if task is not None and config["task"] != task:
             raise RunError(
                 f"{run.path} holds a {config['task']} run; expected a {task} run. "
-                f"Use `recurra {config['task']} ...` or another folder."
+                f"Use `recurra {_COMMANDS.get(config['task'], config['task'])} ...` or another "
+                "folder."
             )
         return run
 

@@ -95,6 +95,24 @@ def test_options_reach_the_forecaster(recurra: Recurra, table: Path, tmp_path: P
     assert [(one["cell"], one["context"]) for one in config["others"]] == [("lstm", 9)]
 
 
+def test_model_is_chosen_by_name_and_says_what_it_keeps(
+    recurra: Recurra, table: Path, tmp_path: Path
+) -> None:
+    words = ("--model", "segments", "--context", "12", "--set", "segment=4")
+    done = recurra(
+        "forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path / "run"
+    )
+    assert done.status == 0, done.err
+    wanted = "window of 12 rows in segments of 4, horizon 4; a stream keeps these rows and no"
+    assert wanted in done.out
+    assert config_of(tmp_path / "run")["model"]["model"] == "segments"
+    words = ("--model", "segment")
+    done = recurra("forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path)
+    assert done.status == 2
+    assert "model='segment'" in done.err
+    assert "'forking' or 'segments'" in done.err
+
+
 @pytest.mark.parametrize("kind", ["toml", "json"])
 def test_options_go_over_the_config_file_and_set_over_both(
     recurra: Recurra, table: Path, tmp_path: Path, kind: str
@@ -351,6 +369,78 @@ def test_predict_as_json_goes_on_from_the_table(
     assert forecast["q0.5"] == wanted["q0.5"].to_list()
 
 
+def test_predict_draws_paths_of_a_seed(recurra: Recurra, trained: Path, tmp_path: Path) -> None:
+    words = ("forecast", "predict", trained / "run", "--samples", "3")
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        done = recurra(*words, "--seed", seed, "--out", tmp_path / f"{name}.csv")
+        assert done.status == 0, done.err
+    made, again, other = (pl.read_csv(tmp_path / f"{name}.csv") for name in "abc")
+    assert made.equals(again)
+    assert not made.equals(other)
+    assert made["sample"].unique().sort().to_list() == [0, 1, 2]
+    shown = recurra(*words)
+    assert "value" in shown.out.splitlines()[0]
+
+
+def test_train_goes_on_from_a_run(
+    recurra: Recurra, trained: Path, table: Path, tmp_path: Path
+) -> None:
+    words = ("forecast", "train", table, "--from", trained / "run", "--steps", "2")
+    done = recurra(*words, "--out", tmp_path / "tuned")
+    assert done.status == 0, done.err
+    first, tuned = config_of(trained / "run"), config_of(tmp_path / "tuned")
+    assert tuned["model"] == first["model"]
+    assert tuned["training"]["steps"] == 2
+    done = recurra(*words, "--horizon", "9", "--target", "units", "--out", tmp_path / "other")
+    assert done.status == 2
+    assert "horizon, target cannot be given with --from" in done.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_searches_for_settings_first(
+    recurra: Recurra, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from recurra.tasks.forecasting import search
+
+    monkeypatch.setattr(search, "SPACE", {"hidden_size": [5]})
+    done = recurra(
+        "forecast",
+        "train",
+        table,
+        *SALES,
+        *UNTIL,
+        *TINY,
+        "--search",
+        "2",
+        "--out",
+        tmp_path / "run",
+    )
+    assert done.status == 0, done.err
+    assert config_of(tmp_path / "run")["model"]["hidden_size"] == 5
+
+
+def test_predict_explains_the_forecast(recurra: Recurra, trained: Path, table: Path) -> None:
+    done = recurra("forecast", "predict", trained / "run", table, "--explain", "--out", "-")
+    assert done.status == 0, done.err
+    frame = pl.read_csv(io.StringIO(done.out))
+    assert frame.columns == ["store", "date", "target", "input", "attribution"]
+    assert "units" in frame["input"].to_list()
+    done = recurra("forecast", "predict", trained / "run", "--explain")
+    assert done.status == 2
+    assert "--explain needs the table" in done.err
+
+
+def test_train_can_calibrate(recurra: Recurra, table: Path, tmp_path: Path) -> None:
+    done = recurra(
+        "forecast", "train", table, *SALES, *UNTIL, *TINY, "--calibrate", "--out", tmp_path / "run"
+    )
+    assert done.status == 0, done.err
+    assert "calibrated on" in done.out
+    assert "before   after" in done.out
+    assert config_of(tmp_path / "run")["calibration"]["windows"] > 1
+
+
 def test_predict_writes_csv_and_parquet_with_the_same_numbers(
     recurra: Recurra, trained: Path, tmp_path: Path
 ) -> None:
@@ -531,9 +621,45 @@ def test_a_bad_line_is_answered_and_the_stream_goes_on(recurra: Recurra, trained
     mixed = recurra("forecast", "stream", trained / "run", stdin=good[0] + b"".join(bad) + good[1])
     clean = recurra("forecast", "stream", trained / "run", stdin=b"".join(good))
     answers = [line for line in mixed.out.splitlines() if '"error"' not in line]
-    assert answers == clean.out.splitlines()
+    late = '{"store": "north", "date": "2024-02-10", "duplicate": true}'  # after one of the 16th
+    assert answers == [clean.out.splitlines()[0], late, clean.out.splitlines()[1]]
     assert (done.status, mixed.status, clean.status) == (1, 1, 0)
-    assert done.err == mixed.err == f"{len(bad)} lines answered with an error\n"
+    assert done.err == f"{len(bad)} lines answered with an error\n"
+    assert mixed.err == f"{len(bad) - 1} lines answered with an error\n"
+
+
+def test_a_stream_with_a_store_goes_on_where_it_was(
+    recurra: Recurra, trained: Path, tmp_path: Path
+) -> None:
+    run, store = trained / "run", tmp_path / "states.db"
+    days = [
+        event(day, 20.0 + day, store=name) for day in range(16, 24) for name in ("north", "süd")
+    ]
+    whole = recurra("forecast", "stream", run, stdin=lines_of(*days)).out.splitlines()
+    first = recurra("forecast", "stream", run, "--store", store, stdin=lines_of(*days[:7]))
+    again = recurra("forecast", "stream", run, "--store", store, stdin=lines_of(*days[4:]))
+    assert first.out.splitlines() == whole[:7]
+    # What was committed last, then the answers to what is sent: one duplicate, two repetitions.
+    told = again.out.splitlines()
+    assert told[:7] == whole[:7]
+    assert told[7] == '{"store": "north", "date": "2024-02-18", "duplicate": true}'
+    assert told[8:] == whole[5:]
+    other = recurra("forecast", "stream", run, "--store", run / "config.json")
+    assert (other.status, other.out) == (1, "")
+    assert "config.json is no store of states" in other.err
+    wrong = recurra("forecast", "stream", run, "--key", "shop")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "which 'store' names; 'shop' cannot be the key. Leave --key out." in wrong.err
+
+
+def test_a_gap_in_a_stream_is_told_by_time_or_seq(recurra: Recurra, trained: Path) -> None:
+    given = lines_of(event(16), event(19), {**event(20), "n": 1})
+    told = recurra("forecast", "stream", trained / "run", stdin=given).out.splitlines()
+    assert [json.loads(line).get("gap") for line in told] == [None, 2, None]
+    given = lines_of({**event(16), "n": 1}, {**event(19), "n": 2}, {**event(20), "n": 9})
+    done = recurra("forecast", "stream", trained / "run", "--seq", "n", stdin=given)
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert [(answer["n"], answer.get("gap")) for answer in told] == [(1, None), (2, None), (9, 6)]
 
 
 # Runs that are not there or damaged

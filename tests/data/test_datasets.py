@@ -33,6 +33,7 @@ def test_the_real_files_are_those_of_the_list(
     def fetch(url: str, limit: int) -> bytes:
         raise AssertionError(f"{url} would be downloaded although the file is there and whole")
 
-    folder, downloaded = catalogue.get(name, paths[0].parents[2], fetch=fetch)
+    root = paths[0].parents[len(Path(DATASETS[name].folder).parts)]
+    folder, downloaded = catalogue.get(name, root, fetch=fetch)
     assert (folder, downloaded) == (paths[0].parent, [])
     assert catalogue.locate(name).samefile(folder)

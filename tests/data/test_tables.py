@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import lzma
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,35 @@ def test_a_missing_package_names_the_extra(monkeypatch: Any, package: str) -> No
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*recurra\[forecasting\]"):
         read_table(pd.DataFrame({"a": [1]}))
+
+
+def test_tabs_and_json_lines_give_the_same_table(tmp_path: Path) -> None:
+    rows = [{"day": "a", "n": 1, "x": None}, {"day": '"b', "n": 2, "x": 2.5}]
+    lines = "\n\n".join(json.dumps(row) for row in rows)
+    for path in (
+        write(tmp_path, b'\xef\xbb\xbfday\tn\tx\r\na\t1\t\r\n"b\t2\t2.5\r\n', "a.tsv"),
+        write(tmp_path, gzip.compress(b'day\tn\tx\na\t1\t\n"b\t2\t2.5', mtime=0), "a.tsv.gz"),
+        write(tmp_path, lines, "a.jsonl"),
+        write(tmp_path, lzma.compress(lines.encode()), "a.jsonl.xz"),
+    ):
+        frame = read_table(path).to_native()
+        assert frame.to_dicts() == rows, path
+        assert frame.schema["n"] == pl.Int64
+    texts = read_table(tmp_path / "a.jsonl", text=("n",))
+    assert texts["n"].to_list() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"a": 1', "line 2 is not JSON"),
+        ("[1]", "line 2 is no object with keys"),
+        ('{"b": 1}', "line 2 has the keys b; expected those of the first line, a"),
+        ('{"a": "\\ud800"}', "line 2 is not JSON .*surrogates not allowed"),
+        ("[" * 100_000, "line 2 is not JSON"),
+    ],
+)
+def test_a_bad_line_of_json_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path, f'{{"a": 1}}\n{line}\n', "a.jsonl")
+    with pytest.raises(DataError, match=message):
+        read_table(path)

@@ -18,6 +18,8 @@ EXTRAS = {
     "baselines": ("statsforecast",),
     "demo": ("vega_datasets",),
     "digits": ("scikit-learn",),
+    "language": ("tokenizers",),
+    "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
 }
 NO_CORE = (
     "missing: recurrences run on the reference backend, which gives the same numbers but is slower "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.streams import Key, Seq, Store
 
 if TYPE_CHECKING:
     from recurra.tasks.forecasting.forecaster import Forecaster
@@ -28,15 +30,16 @@ Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra forecast 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 60
-TABLES = (".csv", ".parquet")
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @app.command()
 def train(
     table: Annotated[Path, typer.Argument(help="CSV (also .gz, .xz) or Parquet, in long form.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    target: Annotated[str, typer.Option(help="Columns to forecast: units[,price].")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Columns to forecast: units[,price] [needed, but with --from]."),
+    ] = None,
     horizon: Annotated[
         int | None, typer.Option(help="Steps ahead [needed, here or in --config].")
     ] = None,
@@ -59,13 +62,23 @@ def train(
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="forking or segments [default: forking].")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Rows one step looks back.")] = None,
     season: Annotated[
         int | None, typer.Option(help="Rows in a season, 1 for none [default: found in the data].")
     ] = None,
     cell: Annotated[str | None, typer.Option(help="gru, lstm or rnn [default: gru].")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="quantiles, or counts for counts with many zeros.")
+    ] = None,
     ensemble: Annotated[
         int | None, typer.Option(help="Networks that forecast together [default: 1].")
+    ] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option("--calibrate", help="Move the quantiles to hold what they say, see the docs."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time that training may take [default: 10].")
@@ -79,6 +92,14 @@ def train(
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting, once for each: hidden_size=64."),
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(help="Try this many settings first, --minutes each; needs recurra[search]."),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run to fine-tune: its weights, design and columns."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
@@ -106,33 +127,44 @@ def train(
         "frequency": freq,
         "duplicates": duplicates,
         "time_format": time_format,
+        "model": model,
         "context": context,
         "season": season,
         "cell": cell,
+        "head": head,
         "ensemble": ensemble,
+        "calibrate": calibrate,
         "minutes": minutes,
         "steps": steps,
         "seed": seed,
         "device": device,
     }
     settings = merge_settings(config, explicit, set_ or [])
-    if "horizon" not in settings:
-        raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
-    forecaster = Forecaster.from_settings(settings)
-    with _interruptible(out):
-        forecaster.fit(
-            table,
-            time=time,
-            target=split_names(target),
-            series=series,
-            future=split_names(future),
-            past=split_names(past),
-            static=split_names(static),
-            until=until,
-            out=out,
-            force=force,
-            resume=resume,
-        )
+    kept: dict[str, Any] = {"until": until, "out": out, "force": force, "resume": resume}
+    columns: dict[str, Any] = {
+        "time": time,
+        "target": split_names(target),
+        "series": series,
+        "future": split_names(future),
+        "past": split_names(past),
+        "static": split_names(static),
+    }
+    if from_ is not None:
+        _check_fine_tuning(settings, columns, search)
+        forecaster = Forecaster.load(from_)
+        with _interruptible(out):
+            forecaster.fine_tune(table, **settings, **kept)
+    else:
+        if target is None:
+            raise ConfigError("no target is given: add --target COLUMN, the column to forecast.")
+        if "horizon" not in settings:
+            raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
+        forecaster = Forecaster.from_settings(settings)
+        if search is not None:
+            found = forecaster.search(table, trials=search, until=until, **columns)
+            forecaster = Forecaster.from_settings(found.settings)
+        with _interruptible(out):
+            forecaster.fit(table, **columns, **kept)
     result = forecaster.fitted.training["result"]
     if as_json:
         notes = list(forecaster.fitted.notes)
@@ -140,6 +172,8 @@ def train(
         return
     for note in forecaster.fitted.notes:
         typer.echo(note)
+    if forecaster.fitted.calibration is not None:
+        typer.echo(repr(forecaster.fitted.calibration))
     best = "" if result["best_step"] is None else f", best at step {result['best_step']}"
     typer.echo(f"trained {result['steps']} steps in {result['seconds']:.0f} s{best}")
     typer.echo(f"saved to {out}")
@@ -189,9 +223,14 @@ def predict(
         str | None, typer.Option(help="File to write, .csv or .parquet; - for CSV on stdout.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Changes nothing: these forecasts involve no chance.")
+    samples: Annotated[
+        int | None, typer.Option(help="Write this many scenario paths instead of quantiles.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of --samples; quantiles involve no chance.")] = 0,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Write what the forecast was made of; needs a table."),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -201,37 +240,50 @@ def predict(
     Example:
       recurra forecast predict runs/sales sales.csv --out next.csv --plot next.png
 
-    The answer has one row per series, target and step, and one column per quantile.
+    The answer has one row per series, target and step, and one column per quantile; with --samples
+    one row per path besides, and the column value; with --explain one row per input and its time,
+    with its attribution, the largest first.
     """
     from recurra.cli.output import print_json, print_table
     from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
+    from recurra.tasks.forecasting.frames import quantile_name
 
     if out == "-" and as_json:
         raise ConfigError("--out - and --json both write to stdout. Give one of them.")
-    _check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
-    _check_writable("--plot", plot, PICTURES, force)
+    if explain and (table is None or samples is not None):
+        raise ConfigError(
+            "--explain needs the table to forecast from, and goes without --samples. Give "
+            "RUN TABLE --explain."
+        )
+    check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
+    check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
-    frame = forecaster.predict(table)
+    if explain:
+        frame = forecaster.explain(table)
+    elif samples is None:
+        frame = forecaster.predict(table)
+    else:
+        frame = forecaster.sample(table, count=samples, seed=seed)
     if plot is not None:
         _plot(forecaster, table, plot)
     if out is not None:
-        _write(frame, out)
+        write_frame(frame, out)
     for path in (plot, None if out in (None, "-") else out):
         if path is not None:
             typer.echo(f"wrote {path}", err=True)
     if as_json:
-        columns = {name: _plain(frame[name]) for name in frame.columns}
+        columns = {name: plain(frame[name]) for name in frame.columns}
         print_json({"task": "forecasting", "run": str(run), "forecast": columns})
     elif out is None:
-        first = len(frame.columns) - len(forecaster.settings.quantile_levels)
-        shown = [name for name in frame.columns[first:] if name in ("q0.1", "q0.5", "q0.9")]
-        wanted = [*frame.columns[:first], *shown]
-        rows = [list(row) for row in zip(*(_plain(frame[name]) for name in wanted), strict=True)]
+        quantiles = set(map(quantile_name, forecaster.settings.quantile_levels))
+        hidden = quantiles - {"q0.1", "q0.5", "q0.9"}
+        wanted = [name for name in frame.columns if name not in hidden]
+        rows = [list(row) for row in zip(*(plain(frame[name]) for name in wanted), strict=True)]
         print_table(wanted, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:
             typer.echo(
-                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all quantiles"
+                f"… {len(rows) - SHOWN_ROWS} more rows; --out FILE writes all, with all columns"
             )
 
 
@@ -242,6 +294,9 @@ def stream(
         Path | None,
         typer.Option(help="Table to read first [default: go on from the training table's end]."),
     ] = None,
+    store: Store = None,
+    key: Key = None,
+    seq: Seq = None,
 ) -> None:
     """Answer each observation on stdin with a fresh forecast: JSON lines in, JSON lines out.
 
@@ -255,15 +310,33 @@ def stream(
     The model's scaling is causal: each answer costs the same however long the stream has run, and
     equals what `predict` says of the same rows. A line that cannot be used is answered with an
     error and the stream goes on; the exit status is then 1 at its end.
+
+    With --store the states and the last answers are kept in a file: after a crash the same command
+    goes on where it was, and first writes its last answers again. A line that was answered before
+    (same series, same time or --seq) gets the same answer if it was the last one of its series, or
+    "duplicate": true. Ctrl-C answers what has been read, and ends.
     """
-    from recurra.streaming.jsonlines import answer, flushed, read_lines
+    from recurra.cli.streams import run_stream
     from recurra.tasks.forecasting.forecaster import Forecaster
 
-    session = Forecaster.load(run).stream(table)
-    errors = answer(read_lines(sys.stdin.buffer), session.push, flushed(sys.stdout))
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    stepper = Forecaster.load(run).stepper(table, key=key, seq=seq)
+    run_stream(stepper, stepper.read, store)
+
+
+def _check_fine_tuning(
+    settings: dict[str, Any], columns: dict[str, Any], search: int | None
+) -> None:
+    """That nothing is asked for that the run to fine-tune has already settled."""
+    from recurra.errors import ConfigError
+
+    given = [name for name in settings if name not in ("minutes", "steps", "training")]
+    given += [name for name, value in columns.items() if value and name != "time"]
+    given += ["search"] if search is not None else []
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} cannot be given with --from: design and columns are those of that "
+            "run. Give --minutes, --steps or --set training.KEY=value, or leave --from out."
+        )
 
 
 @contextlib.contextmanager
@@ -275,19 +348,6 @@ def _interruptible(out: Path) -> Iterator[None]:
         if any((out / "checkpoints").glob("step-*.safetensors")):
             typer.echo("training is saved; go on with the same command and --resume", err=True)
         raise
-
-
-def _check_writable(option: str, path: Path | None, endings: tuple[str, ...], force: bool) -> None:
-    """Before work begins: that the file has a known ending and would replace nothing."""
-    from recurra.errors import ConfigError, RunError
-
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        known = ", ".join(endings[:-1]) + f" or {endings[-1]}"
-        raise ConfigError(f"{option} {path}: expected a file ending in {known}.")
-    if path.exists() and not force:
-        raise RunError(f"{path} is already there. Pass --force to replace it.")
 
 
 def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...]) -> None:
@@ -312,43 +372,3 @@ def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
     from recurra.tasks.forecasting.report import prediction_figure
 
     save(prediction_figure(forecaster, table), path)
-
-
-def _write(frame: Any, out: str) -> None:
-    """Write a polars frame; the file appears whole or not at all. CSV has times as text."""
-    import io
-
-    from recurra.runs import write_bytes
-
-    if not out.lower().endswith(".parquet"):
-        frame = frame.with_columns(
-            _texts(frame[name]) for name in frame.columns if frame[name].dtype.is_temporal()
-        )
-    if out == "-":
-        sys.stdout.write(frame.write_csv())
-        sys.stdout.flush()
-        return
-    buffer = io.BytesIO()
-    if out.lower().endswith(".parquet"):
-        frame.write_parquet(buffer)
-    else:
-        frame.write_csv(buffer)
-    write_bytes(Path(out), buffer.getvalue())
-
-
-def _texts(column: Any) -> Any:
-    import polars as pl
-
-    return pl.Series(column.name, _plain(column))
-
-
-def _plain(column: Any) -> list[Any]:
-    """A polars column as JSON values: times as text."""
-    import polars as pl
-
-    if column.dtype.is_temporal():
-        return [
-            str(value).removesuffix(" 00:00:00")
-            for value in column.cast(pl.Datetime("us")).to_list()
-        ]
-    return list(column.to_list())

@@ -24,6 +24,12 @@ from recurra.errors import ConfigError, RecurraError, unknown
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Forecast real weather and stock prices, held against naive forecasts."),
     "forecast": ("forecast", "Time series: train, evaluate, predict, stream."),
+    "anomaly": ("anomaly", "Anomalies in time series: train, evaluate, predict, stream."),
+    "lm": ("lm", "Language models: train, evaluate, predict, stream."),
+    "sentiment": (
+        "sentiment",
+        "Sentiment and other labels of texts: train, evaluate, predict, stream.",
+    ),
     "report": ("report", "Write the report of a run."),
     "data": ("data", "List public data sets, or download one."),
     "reproduce": ("reproduce", "Run a published benchmark again."),

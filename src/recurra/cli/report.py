@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 # Which module draws the report of a task; the name in a run's config only chooses among these.
-REPORTS = {"forecasting": "recurra.tasks.forecasting.report"}
+REPORTS = {
+    "anomaly": "recurra.tasks.anomaly.report",
+    "forecasting": "recurra.tasks.forecasting.report",
+    "language": "recurra.tasks.language.report",
+    "sentiment": "recurra.tasks.sentiment.report",
+}
 
 
 def command(

@@ -76,4 +76,4 @@ def waves(times: TimeValues, cycles: list[tuple[str, int]]) -> npt.NDArray[np.fl
         "day_of_year": (day - first + clock / DAY) / length,
     }
     angles = np.stack([2 * np.pi * harmonic * part[cycle] for cycle, harmonic in cycles], axis=1)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(len(times), -1)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(len(times), 2 * len(cycles))

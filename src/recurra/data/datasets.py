@@ -386,6 +386,357 @@ _ENTRIES = (
         citation="Taylor (2003), J. Operational Research Society 54",
         page="https://github.com/unit8co/darts",
     ),
+    Dataset(
+        name="tiny-shakespeare",
+        about="Shakespeare, 1,115,394 characters in 40,000 lines",
+        folder="language_modelling/tinyshakespeare",
+        files=(
+            DataFile(
+                "input.txt",
+                1115394,
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                f"{_GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            ),
+        ),
+        licence="public domain",
+        citation="Karpathy (2015), The Unreasonable Effectiveness of Recurrent Neural Networks",
+        page="https://github.com/karpathy/char-rnn",
+    ),
+    Dataset(
+        name="ptb",
+        about="Penn Treebank, words: 929,589, 73,760 and 82,430 tokens, vocabulary of 10,000",
+        folder="language_modelling/ptb",
+        files=(
+            DataFile(
+                "ptb.train.txt.xz",
+                5101618,
+                "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+            ),
+            DataFile(
+                "ptb.valid.txt.xz",
+                399782,
+                "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+            ),
+            DataFile(
+                "ptb.test.txt.xz",
+                449945,
+                "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+            ),
+        ),
+        licence="LDC user agreement (LDC99T42); not for redistribution",
+        citation="Marcus et al. (1993); Mikolov et al. (2010), Interspeech",
+        page="https://catalog.ldc.upenn.edu/LDC99T42",
+    ),
+    Dataset(
+        name="ptb-char",
+        about="Penn Treebank, characters: 5,017,482, 393,042 and 442,423 tokens, 50 symbols",
+        folder="language_modelling/ptb_char",
+        files=(
+            DataFile(
+                "ptb.char.train.txt.xz",
+                10034964,
+                "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
+            ),
+            DataFile(
+                "ptb.char.valid.txt.xz",
+                786084,
+                "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
+            ),
+            DataFile(
+                "ptb.char.test.txt.xz",
+                884846,
+                "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
+            ),
+        ),
+        licence="LDC user agreement (LDC99T42); not for redistribution",
+        citation="Mikolov et al. (2012)",
+        page="https://catalog.ldc.upenn.edu/LDC99T42",
+    ),
+    Dataset(
+        name="nab",
+        about="Numenta Anomaly Benchmark 1.1: 58 labelled series, and its scoreboard",
+        folder="anomaly/nab",
+        files=(
+            DataFile(
+                "nab.tar.xz",
+                9697280,
+                "40674d4c8b828c50cf8729bd84f5968165dd7ea21d873b3d88f7ffc2b075023d",
+            ),
+            DataFile(
+                "final_results.json",
+                2403,
+                "079a91e5c7d27337d7e242ed642f20c4901d40189c5f96d2f8e9a345edc15223",
+            ),
+        ),
+        licence="MIT",
+        citation="Lavin, Ahmad (2015), Evaluating Real-Time Anomaly Detection Algorithms, ICMLA",
+        page="https://github.com/numenta/NAB",
+    ),
+    Dataset(
+        name="smd-train",
+        about="Server Machine Dataset: 38 metrics of 5 of its 28 machines, a minute a row",
+        folder="anomaly/smd/train",
+        files=(
+            DataFile(
+                "machine-1-3.txt.xz",
+                8106084,
+                "a4ef16a49d921e0ba9497ce2690d3833eb4a85f9a8a88392de4c3fde42e413ac",
+            ),
+            DataFile(
+                "machine-1-6.txt.xz",
+                8101296,
+                "27e1765c04c2a5d08f39d98e7979e7764886fc733c36382fe081157a5ac0b9d8",
+            ),
+            DataFile(
+                "machine-2-1.txt.xz",
+                8103006,
+                "d6eb13ff74a537cf33686319fffdd4cdcb394862570a3acd519b4c37af97cd2e",
+            ),
+            DataFile(
+                "machine-2-2.txt.xz",
+                8105058,
+                "e2e0f52994c8c884f9552c6289e42268d9d988ba7c7abadcc0d8dcd8ba993c30",
+            ),
+            DataFile(
+                "machine-3-2.txt.xz",
+                8106084,
+                "7cabed178422f7772425c6cabc3c20a1f7dedc3ab2a950f90a9edfcef3b5b3e3",
+            ),
+        ),
+        licence="MIT",
+        citation="Su et al. (2019), OmniAnomaly, KDD",
+        page="https://github.com/NetManAIOps/OmniAnomaly/tree/master/ServerMachineDataset",
+    ),
+    Dataset(
+        name="smd-test",
+        about="Server Machine Dataset: the rows after those of smd-train",
+        folder="anomaly/smd/test",
+        files=(
+            DataFile(
+                "machine-1-3.txt.xz",
+                8106426,
+                "f3c134d45ffa7aed66587dba893111396c8c7ea3b6fa7f76895955b26b1a75ef",
+            ),
+            DataFile(
+                "machine-1-6.txt.xz",
+                8101638,
+                "0797fe4bfd25ef13c830955cb9f2a36b4c9d5da265b8e91702408b6b048267f4",
+            ),
+            DataFile(
+                "machine-2-1.txt.xz",
+                8103348,
+                "2d103661799271be958227907950a1c76803356442d60a4070671cc0abbefb20",
+            ),
+            DataFile(
+                "machine-2-2.txt.xz",
+                8105400,
+                "1cb0dd0a4b8738b184c62bb07700e6800e029f7a76a715fe0ee147c603b2f2c8",
+            ),
+            DataFile(
+                "machine-3-2.txt.xz",
+                8106426,
+                "5f83ded5fbfb9b682030bdd7dd82eb53a77f9caa3773ddcc7e38db73c25db46e",
+            ),
+        ),
+        licence="MIT",
+        citation="Su et al. (2019), OmniAnomaly, KDD",
+        page="https://github.com/NetManAIOps/OmniAnomaly/tree/master/ServerMachineDataset",
+    ),
+    Dataset(
+        name="smd-labels",
+        about="Server Machine Dataset: which rows of smd-test are anomalies",
+        folder="anomaly/smd/test_label",
+        files=(
+            DataFile(
+                "machine-1-3.txt",
+                47406,
+                "755d57179625682172ae85f9483749cff576ff3282d0af294271a40ab6ea7b28",
+            ),
+            DataFile(
+                "machine-1-6.txt",
+                47378,
+                "8359ffa67b5421b0b9967ccf396a58c7b3bf52fa24c3f95e6b9df6486f1d6365",
+            ),
+            DataFile(
+                "machine-2-1.txt",
+                47388,
+                "416dd20a447f38b8d9394382293ed44f509c1c3f99c4aa2fbff179498626dbdc",
+            ),
+            DataFile(
+                "machine-2-2.txt",
+                47400,
+                "b09e71b3aafe71d9ee73a4058b30efcf67dc80df98d3b7b7a8ec019ea3b769c4",
+            ),
+            DataFile(
+                "machine-3-2.txt",
+                47406,
+                "1bbf4223cc6083f718f1d6022e2a48d48af44b08cdfa80048aa51af34d5111c3",
+            ),
+        ),
+        licence="MIT",
+        citation="Su et al. (2019), OmniAnomaly, KDD",
+        page="https://github.com/NetManAIOps/OmniAnomaly/tree/master/ServerMachineDataset",
+    ),
+    Dataset(
+        name="smap-msl",
+        about="Telemetry of the SMAP satellite and the MSL rover: 81 labelled channels",
+        folder="anomaly/smap_msl",
+        files=(
+            DataFile(
+                "train.tar.xz",
+                53524480,
+                "ee4c65ca48694d5d1f8ee539235e12df92661b3af35d184a483bf9261ff9bc63",
+            ),
+            DataFile(
+                "test.tar.xz",
+                119982080,
+                "50637948d7bf0fd8af5317db4de1d7cbdadb91a0726bd9d5fadda3455e7e2f70",
+            ),
+            DataFile(
+                "labeled_anomalies.csv",
+                3956,
+                "057ce2d6c8875982bf4e5404aefea14efdcbce413d80826d2b737c95b59b7539",
+            ),
+        ),
+        licence="Caltech/JPL, BSD style; the data are public",
+        citation="Hundman et al. (2018), Detecting Spacecraft Anomalies Using LSTMs, KDD",
+        page="https://github.com/khundman/telemanom",
+    ),
+    Dataset(
+        name="ucr-anomaly",
+        about="UCR anomaly archive: its four InternalBleeding series",
+        folder="anomaly/ucr",
+        files=(
+            DataFile(
+                "135_UCR_Anomaly_InternalBleeding16_1200_4187_4199.txt.xz",
+                127517,
+                "3f4be2dc36bdd730526b091b34fafdff269f1f940f2c3812ee1ab08ab20bec08",
+            ),
+            DataFile(
+                "136_UCR_Anomaly_InternalBleeding17_1600_3198_3309.txt.xz",
+                127500,
+                "ceb7b2ce035266c005f375a5abc466089b9dc6c21aa13be0c1d4975cef9d155d",
+            ),
+            DataFile(
+                "137_UCR_Anomaly_InternalBleeding18_2300_4485_4587.txt.xz",
+                127500,
+                "dd1a59193b818b4ce07a0d47486fd159eb25b7ced1fa317bd9024988cb207645",
+            ),
+            DataFile(
+                "138_UCR_Anomaly_InternalBleeding19_3000_4187_4197.txt.xz",
+                127500,
+                "c324ae454f0bd69a878c191138a9cd1e36a0c17adf5a9d7059d505fc74cc23ee",
+            ),
+        ),
+        licence="none stated (free for research)",
+        citation="Wu, Keogh (2021), Current ... Anomaly Detection Benchmarks are Flawed, TKDE",
+        page="https://www.cs.ucr.edu/~eamonn/time_series_data_2018/",
+    ),
+    Dataset(
+        name="sst",
+        about="Stanford Sentiment Treebank: 8,544, 1,101 and 2,210 sentences as labelled trees",
+        folder="sentiment/sst_trees",
+        files=(
+            DataFile(
+                "train.txt.xz",
+                2160058,
+                "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7",
+            ),
+            DataFile(
+                "dev.txt.xz",
+                280825,
+                "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40",
+            ),
+            DataFile(
+                "test.txt.xz",
+                559614,
+                "6e54806dee95cf80cd918e7dfb3f6770f6df24bf826f289a4d1f709e1c8f6761",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Socher et al. (2013), EMNLP",
+        page="https://nlp.stanford.edu/sentiment/",
+    ),
+    Dataset(
+        name="imdb",
+        about="Movie reviews: 25,000 to learn from and 25,000 to be scored, half of them positive",
+        folder="sentiment/imdb",
+        files=(
+            DataFile(
+                "train.csv.xz",
+                33554689,
+                "a9bdf1f8c2240da0cb01b613aa443afc49baeeb306004f65bdb04383ed974cc6",
+            ),
+            DataFile(
+                "test.csv.xz",
+                32772936,
+                "214a56b7870f6530c2c22d414a0798b8e65f6db7d653b8ec307b756658c0da75",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Maas et al. (2011), ACL",
+        page="https://ai.stanford.edu/~amaas/data/sentiment/",
+    ),
+    Dataset(
+        name="mr",
+        about="Movie review snippets: 5,331 positive and 5,331 negative",
+        folder="sentiment/mr",
+        files=(
+            DataFile(
+                "rt-polarity.neg.xz",
+                612256,
+                "4ace77d558c3714723843f1d65b60c01e3417b208180f0728808d76ad0eeeaca",
+            ),
+            DataFile(
+                "rt-polarity.pos.xz",
+                626139,
+                "2da124ec187a9d5a29c9f04e91c540e02baed5af8868f550a26bd6fd4dbf8bf0",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Pang, Lee (2005), ACL",
+        page="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+    ),
+    Dataset(
+        name="subj",
+        about="Sentences about movies: 5,000 objective and 5,000 subjective",
+        folder="sentiment/subj",
+        files=(
+            DataFile(
+                "subj.objective.xz",
+                669456,
+                "5ddc9b44dc60d64d651347fcd7bdd489b0c70661e3f768215c16eea36f51204a",
+            ),
+            DataFile(
+                "subj.subjective.xz",
+                630790,
+                "73a2dcf8dc3cbcc7f068a70ef9f021c86b2a8e4dac81566b7fd015b3e938f2c5",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Pang, Lee (2004), ACL",
+        page="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+    ),
+    Dataset(
+        name="trec",
+        about="Questions with 6 classes: 5,452 to learn from and 500 to be scored",
+        folder="sentiment/trec",
+        files=(
+            DataFile(
+                "TREC.train",
+                335858,
+                "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
+            ),
+            DataFile(
+                "TREC.test",
+                23354,
+                "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
+            ),
+        ),
+        licence="none stated (research use)",
+        citation="Li, Roth (2002), COLING",
+        page="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+    ),
 )
 
 DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}

@@ -229,6 +229,10 @@ class Frequency:
             return np.zeros((len(times), 0))
         return waves(times, self._cycles())
 
+    def calendar_between(self, first: int, after: int) -> npt.NDArray[np.float64]:
+        """`calendar` of the grid indices from `first` to before `after`."""
+        return self.calendar(np.arange(first, after, dtype=np.int64))
+
     def _cycles(self) -> list[tuple[str, int]]:
         if self.kind == "integer":
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,8 +45,13 @@ class Laid(NamedTuple):
     future: Values
 
 
-def lay_out(rows: Rows, duplicates: str, where: Where) -> tuple[list[Laid], list[str]]:
+def lay_out(
+    rows: Rows, duplicates: str, where: Where, known: Mapping[str, int] | None = None
+) -> tuple[list[Laid], list[str]]:
     """The series of the rows, and notes about what was changed on the way.
+
+    A series whose rows all come after the grid index in `known` goes on from there: its leading
+    rows without a target stay, and it may have no target at all.
 
     Raises: DataError for repeated times (unless `duplicates` says which counts), a gap of
     millions of rows, a series without any target, a covariate without any value.
@@ -82,7 +88,12 @@ def lay_out(rows: Rows, duplicates: str, where: Where) -> tuple[list[Laid], list
     target = grid(rows.target, np.zeros(rows.target.shape[1], np.bool_))
     past = grid(rows.past.values, rows.past.is_text)
     future = grid(rows.future.values, rows.future.is_text)
-    spans = _spans(rows.names, offsets, ~np.isnan(target), ~np.isnan(future))
+    known = known or {}
+    going_on = [
+        name in known and int(begin) > known[name]
+        for name, begin in zip(rows.names, first, strict=True)
+    ]
+    spans = _spans(rows.names, offsets, ~np.isnan(target), ~np.isnan(future), going_on)
     trimmed = sum(span.top - int(begin) for span, begin in zip(spans, offsets[:-1], strict=True))
     if trimmed:
         notes.append(f"{trimmed} leading row(s) without a target were left out")
@@ -106,21 +117,26 @@ def _spans(
     offsets: Indices,
     observed: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
+    going_on: list[bool],
 ) -> list[Span]:
-    """Rows of each series from its first target on; with future covariates, to its last target."""
+    """Rows of each series from its first target on; with future covariates, to its last target.
+
+    A series that goes on from rows that were read before begins with its first row.
+    """
     has_target: npt.NDArray[np.bool_] = np.asarray(observed.any(axis=1))
     has_future: npt.NDArray[np.bool_] = np.asarray(known.any(axis=1))
     spans = []
-    for name, begin, end in zip(names, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+    bounds = zip(names, offsets[:-1].tolist(), offsets[1:].tolist(), going_on, strict=True)
+    for name, begin, end, goes_on in bounds:
         seen = begin + np.flatnonzero(has_target[begin:end])
-        if not seen.size:
+        if not seen.size and not goes_on:
             raise DataError(
                 f"{called(name)} has no observed target in its {end - begin} row(s); expected "
                 "at least one. Remove it from the table."
             )
-        top, stop, last = int(seen[0]), end, end
+        top, stop, last = begin if goes_on else int(seen[0]), end, end
         if known.shape[1]:
-            stop = int(seen[-1]) + 1
+            stop = int(seen[-1]) + 1 if seen.size else begin
             told = np.flatnonzero(has_future[stop:end])
             last = stop + int(told[-1]) + 1 if told.size else stop
         spans.append(Span(top, stop, last))

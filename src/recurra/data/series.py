@@ -132,6 +132,7 @@ def read_series(
     duplicates: str = "error",
     categories: Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
+    known: Mapping[str, int] | None = None,
 ) -> SeriesSet:
     """Series of a frame or of a file, each on a regular grid.
 
@@ -139,7 +140,9 @@ def read_series(
     known value (before the first: the first). Leading rows without any target are left out.
     Without `future` columns trailing rows without a target stay, as missing; with them they are
     the known future. Text covariates become one-hot columns over `categories`, learned when None;
-    a value that is not in them is all zeros. `duplicates` says which row of equal times counts:
+    a value that is not in them is all zeros. `known` gives the grid index up to which series were
+    read before: one whose rows all come after it keeps leading rows without a target, and may
+    have no target at all. `duplicates` says which row of equal times counts:
     'error' refuses, 'first' and 'last' follow the table's order, 'mean' averages the numbers.
     Everything changed is said in `notes`. A `frequency` given as text starts where the data lie.
 
@@ -183,7 +186,7 @@ def read_series(
 
     fixed = static_rows(static, codes, names)
     rows = Rows(names, codes, index, numbers, past, future, given)
-    laid, layout_notes = lay_out(rows, duplicates, where)
+    laid, layout_notes = lay_out(rows, duplicates, where, known)
     series = tuple(
         Series(name, one.start, one.target, one.past, one.future, fixed[number])
         for number, (name, one) in enumerate(zip(names, laid, strict=True))

@@ -1,10 +1,11 @@
-"""Reading a table: a frame that is already in memory, or a CSV or Parquet file."""
+"""Reading a table: a frame that is already in memory, or a CSV, TSV, JSON lines or Parquet file."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import json
 import lzma
 import os
 from collections.abc import Collection
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     import polars as pl
 
 MISSING = ("", "NA", "NaN", "nan", "null")  # texts that mean "no value" in a file
-_SUFFIXES = (".csv", ".csv.gz", ".csv.xz", ".parquet")
+_PACKED = ("", ".gz", ".xz")
+_TSV, _JSONL = (tuple(f".{kind}{end}" for end in _PACKED) for kind in ("tsv", "jsonl"))
+_SUFFIXES = (".csv", ".csv.gz", ".csv.xz", *_TSV, *_JSONL, ".parquet")
 _SEPARATORS = (",", ";", "\t")
 
 
 def read_table(source: Any, *, text: Collection[str] = ()) -> nw.DataFrame[Any]:
     """Table from a frame (pandas, polars or any other that narwhals knows) or from a file's path.
 
-    Files: .csv, .csv.gz, .csv.xz (UTF-8; separated by comma, semicolon or tab as the header is)
-    and .parquet. Empty cells, `NA`, `NaN` and `null` are missing. A column of a CSV file is whole
-    numbers, floating point or text, whichever first fits every row; columns named in `text` stay
-    as they are written ('007', 'NA').
+    Files: .csv (UTF-8; separated by comma, semicolon or tab as the header is), .tsv (by tabs, and
+    quotes are characters like others) and .jsonl (one object a line, with the columns of the first
+    one), all three also with .gz or .xz, and .parquet. Empty cells, `NA`, `NaN` and `null` are
+    missing. A column of a CSV file is whole numbers, floating point or text, whichever first fits
+    every row; columns named in `text` stay as they are written ('007', 'NA').
 
     Raises: DataError for a missing, empty, undecodable or ragged file and for anything else that
     is no table, MissingExtraError without narwhals or polars.
@@ -81,6 +85,8 @@ def _read_file(path: Path, text: Collection[str]) -> pl.DataFrame:
     content = _read_bytes(path)
     if not content.strip():
         raise DataError(f"{path} is empty; expected a header and at least one row.")
+    if name.endswith(_JSONL):
+        return _read_jsonl(path, content, text)
     if not name.endswith(".parquet"):
         return _read_csv(path, content, text)
     try:
@@ -114,9 +120,12 @@ def _read_csv(path: Path, content: bytes, text: Collection[str]) -> pl.DataFrame
     _check_encoding(path, content)
     # Old Mac line ends and a final line without one would both hide a row from the checks below.
     content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n") + b"\n"
-    separator = _check_shape(path, content)
+    quote = None if path.name.lower().endswith(_TSV) else '"'
+    separator = _check_shape(path, content, quote)
     try:
-        table = pl.read_csv(io.BytesIO(content), separator=separator, infer_schema=False)
+        table = pl.read_csv(
+            io.BytesIO(content), separator=separator, quote_char=quote, infer_schema=False
+        )
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not a CSV table: {error}") from error
     if not len(table):
@@ -124,6 +133,61 @@ def _read_csv(path: Path, content: bytes, text: Collection[str]) -> pl.DataFrame
     return table.with_columns(
         _typed(column) if column.name not in text else column for column in table.get_columns()
     )
+
+
+def _read_jsonl(path: Path, content: bytes, text: Collection[str]) -> pl.DataFrame:
+    """One JSON object a line; what is no text, number or null becomes JSON text."""
+    import polars as pl
+
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    _check_encoding(path, content)
+    columns: dict[str, list[Any]] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        row = _parse_row(path, number, line)
+        columns = columns or {name: [] for name in row}
+        if row.keys() != columns.keys():
+            raise DataError(
+                f"{path}, line {number} has the keys {', '.join(row)}; expected those of the first "
+                f"line, {', '.join(columns)}. Give every line the same keys, null where there is "
+                "no value."
+            )
+        for name, value in row.items():
+            columns[name].append(value)
+    return pl.DataFrame([_column(name, values, name in text) for name, values in columns.items()])
+
+
+def _parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # refuses half a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}, line {number} is not JSON ({error}); expected one object a line."
+        ) from error
+    if not isinstance(row, dict) or not row:
+        raise DataError(f"{path}, line {number} is no object with keys; expected one, {{...}}.")
+    return row
+
+
+def _column(name: str, values: list[Any], as_text: bool) -> pl.Series:
+    import polars as pl
+
+    kinds = {type(value) for value in values} - {type(None)}
+    if not as_text and kinds <= {int, float} and kinds:
+        dtype = pl.Int64 if kinds == {int} else pl.Float64
+        try:
+            return pl.Series(name, values, dtype=dtype, strict=False)
+        except OverflowError:  # more digits than a number has
+            pass
+    return pl.Series(name, [_json_text(value) for value in values], dtype=pl.String)
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _check_encoding(path: Path, content: bytes) -> None:
@@ -140,19 +204,21 @@ def _check_encoding(path: Path, content: bytes) -> None:
         )
 
 
-def _check_shape(path: Path, content: bytes) -> str:
+def _check_shape(path: Path, content: bytes, quote: str | None) -> str:
     """Check header and row widths; return the separator."""
     characters = np.frombuffer(content, np.uint8)
     outside = np.ones(len(characters), bool)
-    if b'"' in content:
+    if quote and b'"' in content:
         # Inside quotes after an odd number of them; a doubled quote toggles twice.
         outside = np.bitwise_xor.accumulate((characters == ord('"')).view(np.uint8)) == 0
     ends = np.flatnonzero((characters == ord("\n")) & outside)
     if not outside[-1]:
         raise DataError(f"{path} has an opening quote that is never closed. Correct the file.")
     first = content[: ends[0] + 1].decode()
-    separator = max(_SEPARATORS, key=first.count)
-    header = next(csv.reader([first], delimiter=separator))
+    separator = max(_SEPARATORS, key=first.count) if quote else "\t"
+    header = first.rstrip("\n").split(separator)
+    if quote:
+        header = next(csv.reader([first], delimiter=separator))
     for column, name in enumerate(header):
         if header.index(name) < column:
             raise DataError(

@@ -9,6 +9,9 @@ from torch.autograd import forward_ad
 
 from recurra.kernels import core, cpu
 
+# A second thread pays from about this many rows of a streamed head; below, waking it costs more.
+ROWS_OF_A_THREAD = 256
+
 
 def can_run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether the core computes `linear` here: plain tensors on a CPU, no derivative to record."""
@@ -27,6 +30,46 @@ def can_run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
         and forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+class FixedLinear:
+    """`linear` with a copy of the weights, for a stream: y is given, and nothing is allocated.
+
+    Shapes: x (..., input_size) and y (..., output_size), both contiguous, of the weights' dtype.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight.detach().clone().contiguous()
+        self._bias = None if bias is None else bias.detach().clone().contiguous()
+        self._in_core = core.module is not None and weight.is_cpu and weight.dtype in cpu.DTYPES
+        self._double = weight.dtype == torch.float64
+        self._outputs, self._inputs = weight.shape
+        self._addresses = (
+            self._weight.data_ptr(),
+            0 if self._bias is None else self._bias.data_ptr(),
+        )
+        threads = cpu.choice.threads or torch.get_num_threads()
+        self._alone, self._together = (cpu.choice._replace(threads=n) for n in (1, threads))
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """y, with x Wᵀ + b in it."""
+        if not self._in_core:
+            return y.copy_(F.linear(x, self._weight, self._bias))
+        rows = x.numel() // self._inputs
+        weight, bias = self._addresses
+        core.module.linear(
+            self._together if rows >= ROWS_OF_A_THREAD else self._alone,
+            self._double,
+            rows,
+            self._inputs,
+            self._outputs,
+            x.data_ptr(),
+            self._inputs,
+            weight,
+            bias,
+            y.data_ptr(),
+        )
+        return y
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,12 +4,13 @@ A fused backend computes all steps of a call at once and shows no state but the 
 `recording()` is active, every recurrent layer runs each call in up to PIECES pieces, one after
 another: the state that one hands to the next is a tensor of the graph, whose gradient can be asked
 for. The first piece is one step, because the gradient of any later loss comes back to the state
-after it. Outputs and gradients of weights are those of the plain call up to rounding, for every
-cell and backend, at about its cost.
+after it; so are the last ones, where a gradient that vanishes does so. Outputs and gradients of
+weights are those of the plain call up to rounding, for every cell and backend, at about its cost.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from recurra.cells.cell import State
 from recurra.kernels import dispatch
 from recurra.kernels.sequence import Sequence, cut_time, piece_of
 
-PIECES = 64
+PIECES = 32
+# Steps at the end of a longer call that are pieces of their own: a gradient vanishes there first.
+LAST_STEPS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +143,17 @@ def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:
 
 
 def _bounds(time: int, reverse: bool) -> list[tuple[int, int]]:
-    """(begin, end) of each piece, in the order of processing; the first of them is one step.
+    """(begin, end) of each piece, in the order of processing; the first and the last are one step.
 
     >>> _bounds(129, False)[:3], _bounds(129, True)[:3]
-    ([(0, 1), (1, 3), (3, 5)], [(128, 129), (125, 128), (123, 125)])
+    ([(0, 1), (1, 6), (6, 11)], [(128, 129), (123, 128), (118, 123)])
+    >>> _bounds(129, False)[-9:-6]
+    [(115, 121), (121, 122), (122, 123)]
     """
     if time <= PIECES:
         return cut_time(time, time, reverse)
-    first = time - 1 if reverse else 0
-    shift = 0 if reverse else 1
-    rest = cut_time(time - 1, PIECES - 1, reverse)
-    return [(first, first + 1), *((begin + shift, end + shift) for begin, end in rest)]
+    between = time - 1 - LAST_STEPS
+    middle = cut_time(between, PIECES - 1 - LAST_STEPS, False)
+    ends = [1, *(1 + end for _, end in middle), *range(time - LAST_STEPS + 1, time + 1)]
+    found = list(itertools.pairwise([0, *ends]))
+    return [(time - end, time - begin) for begin, end in found] if reverse else found

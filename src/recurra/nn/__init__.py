@@ -17,6 +17,8 @@ from recurra.nn.mlstm import MLSTM as MLSTM
 from recurra.nn.rg_lru import RGLRU as RGLRU
 from recurra.nn.rnn import RNN as RNN
 from recurra.nn.slstm import SLSTM as SLSTM
+from recurra.nn.stack import Stack as Stack
+from recurra.nn.stack import StackStream as StackStream
 from recurra.nn.stream import Stream as Stream
 
 __all__ = [
@@ -35,5 +37,7 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "RNNCell",
+    "Stack",
+    "StackStream",
     "Stream",
 ]

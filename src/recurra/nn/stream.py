@@ -175,6 +175,23 @@ class Stream:
                     part.copy_(value)
         return None
 
+    @property
+    def parts(self) -> list[list[Tensor]]:
+        """The state itself and not a copy: of each layer its parts (B, size), as pushes find them.
+
+        For code that puts many streams through one handle: written before a push, read after it.
+        """
+        return [list(parts) for parts in self._engine.state]
+
+    @property
+    def starts(self) -> list[list[Tensor]]:
+        """The initial state of one row, arranged as `parts`; (1, size) each."""
+        return [[part.clone() for part in parts] for parts in self._starts]
+
+    def empty_output(self) -> Tensor:
+        """A tensor that `push` may write into."""
+        return self._like.new_empty(self._y_shape)
+
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ArgumentError(
             f"{self._who} stream: a stream is neither copied nor pickled; its weights lie packed "

@@ -94,6 +94,36 @@ class HeatMap:
             )
 
 
+@dataclass(frozen=True)
+class Watch:
+    """A series as a detector saw it, drawn with its interval, its alarms and, below, its surprise.
+
+    Shapes: times (n,) datetime64 or whole numbers; values, lower, upper, surprise and alarms (n,).
+    NaN leaves a gap.
+    """
+
+    title: str
+    times: npt.NDArray[Any]
+    values: npt.NDArray[np.float64]
+    lower: npt.NDArray[np.float64]
+    upper: npt.NDArray[np.float64]
+    surprise: npt.NDArray[np.float64]
+    alarms: npt.NDArray[np.bool_]
+    threshold: float
+    anomalies: Sequence[tuple[int, int]] = ()
+    """First and last row of what is labelled as anomalous, shaded."""
+
+    def __post_init__(self) -> None:
+        lengths = {
+            name: len(getattr(self, name))
+            for name in ("times", "values", "lower", "upper", "surprise", "alarms")
+        }
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"Watch {self.title!r}: {lengths}; expected the same number of each, one for a row."
+            )
+
+
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text."""
     return _render(figure, ".svg").decode()
@@ -189,6 +219,69 @@ def _draw_fan(axes: Axes, fan: Fan) -> None:
     axes.set_title(fan.title)
     axes.set_ylabel(fan.unit)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def watch_charts(watches: Sequence[Watch]) -> Figure:
+    """Two panels for each series, below each other: values with alarms, and surprise.
+
+    Raises: DataError when there is none to draw.
+    """
+    if not watches:
+        raise DataError("there is no series to draw; expected at least one with a row.")
+    with _style():
+        figure = _figure(8.4, 3.4 * len(watches))
+        panels = figure.subplots(
+            2 * len(watches), 1, squeeze=False, height_ratios=[3, 1] * len(watches)
+        )
+        for number, watch in enumerate(watches):
+            _draw_watch(panels[2 * number, 0], panels[2 * number + 1, 0], watch)
+        return figure
+
+
+def _draw_watch(upper: Axes, lower: Axes, watch: Watch) -> None:
+    times = watch.times
+    shade: dict[str, Any] = {"color": _tint(0.25), "label": "interval"}
+    low, high = _robust_range(watch)
+    upper.fill_between(
+        times,
+        np.clip(watch.lower, low, high),
+        np.clip(watch.upper, low, high),
+        linewidth=0,
+        rasterized=True,
+        **shade,
+    )
+    upper.plot(times, watch.values, color=_INK, linewidth=0.7, label="observed", rasterized=True)
+    at = watch.alarms
+    alarms: dict[str, Any] = {"color": _COLOURS[1], "marker": "o", "linestyle": "none"}
+    upper.plot(times[at], watch.values[at], markersize=5, label="alarm", zorder=3, **alarms)
+    for number, (start, end) in enumerate(watch.anomalies):
+        label = "labelled anomaly" if number == 0 else None
+        upper.axvspan(times[start], times[end], color=_COLOURS[4], alpha=0.3, lw=0, label=label)
+    upper.set_title(watch.title)
+    upper.tick_params(labelbottom=False)
+    upper.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    lower.plot(times, watch.surprise, color=_COLOURS[0], linewidth=0.8, rasterized=True)
+    lower.axhline(watch.threshold, color=_COLOURS[1], linewidth=0.9, linestyle="--")
+    lower.set_ylim(
+        0, max(1.1 * watch.threshold, 1.05 * float(np.nanmax(watch.surprise, initial=0)))
+    )
+    lower.set_ylabel("surprise")
+    for axes in (upper, lower):
+        if len(times) > 1 and times[0] != times[-1]:
+            axes.set_xlim(times.min(), times.max())
+    _time_axis(lower, times)
+    if times.dtype.kind != "M":
+        _whole_numbers(upper)
+
+
+def _robust_range(watch: Watch) -> tuple[float, float]:
+    """What the values span and a half more: an interval that is still wide must not hide them."""
+    values = watch.values[np.isfinite(watch.values)]
+    if not values.size:
+        return -1.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    room = 0.5 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def heat_maps(maps: Sequence[HeatMap], label: str) -> Figure:

@@ -31,6 +31,12 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align:
 th { border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .number { text-align: right; }
+.tokens { white-space: pre-wrap; overflow-wrap: anywhere;
+  font: .95rem/1.7 ui-monospace, monospace; }
+.s1 { background: #d5590026; } .s2 { background: #d559004d; } .s3 { background: #d5590080; }
+.s4 { background: #d55900b3; } .s5 { background: #d55900; color: #ffffff; }
+.a1 { background: #0072b226; } .a2 { background: #0072b24d; } .a3 { background: #0072b280; }
+.a4 { background: #0072b2b3; } .a5 { background: #0072b2; color: #ffffff; }
 figure { margin: 1.2rem 0; break-inside: avoid; }
 img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: .3rem; }
 @media print { :root { --ink: #000000; --quiet: #444444; --paper: #ffffff; --line: #bbbbbb;
@@ -109,6 +115,40 @@ class Page:
             f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
+        return self
+
+    def surprise(self, pieces: Sequence[str], nats: Sequence[float], caption: str) -> Self:
+        """A text by its tokens, the darker the more nats a token has: six steps of 1.5 nats.
+
+        Raises: ValueError when there are not as many numbers as tokens.
+        """
+        spans = []
+        for piece, value in zip(pieces, nats, strict=True):
+            level = min(5, max(0, int(value / 1.5))) if math.isfinite(value) else 5
+            # A line end keeps its place, and is seen where it was not expected.
+            text = escape(piece.replace("\n", "⏎\n") if level else piece)
+            spans.append(f'<span class="s{level}">{text}</span>' if level else text)
+        self._parts.append(f'<p>{escape(caption)}</p><div class="tokens">{"".join(spans)}</div>')
+        return self
+
+    def attribution(self, pieces: Sequence[str], values: Sequence[float], caption: str) -> Self:
+        """A text by its pieces: orange what has a positive value, blue a negative one.
+
+        The largest value is the darkest of five steps.
+        Raises: ValueError when there are not as many values as pieces.
+
+        >>> page = Page("Why").attribution(["good", " film"], [2.0, -1.0], "pos")
+        >>> '<span class="s5">good</span><span class="a3"> film</span>' in page.html()
+        True
+        """
+        most = max((abs(value) for value in values), default=0.0) or 1.0
+        spans = []
+        for piece, value in zip(pieces, values, strict=True):
+            level = math.ceil(5 * abs(value) / most - 0.25)
+            kind = f"{'s' if value > 0 else 'a'}{level}"
+            text = escape(piece)
+            spans.append(f'<span class="{kind}">{text}</span>' if level > 0 else text)
+        self._parts.append(f'<p>{escape(caption)}</p><div class="tokens">{"".join(spans)}</div>')
         return self
 
     def figure(self, svg: str, caption: str) -> Self:

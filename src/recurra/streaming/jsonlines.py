@@ -23,9 +23,11 @@ def answer(
     write: Callable[[str], object],
     *,
     limit: int = LINE_LIMIT,
+    parse: Callable[..., dict[str, Any]] | None = None,
 ) -> int:
     """Answer each line with `push(object)`, and return how many lines were answered by an error.
 
+    `parse` makes the object of a line, `parse_object` unless another is given, as `parse_text`.
     `write` gets one whole line at a time, newline included. Blank lines are passed over, but count
     in the line numbers, which start at 1. Numbers that JSON has not (NaN, infinities) are refused
     in what comes in and written as null in what goes out.
@@ -41,7 +43,7 @@ def answer(
         if not line.strip():
             continue
         try:
-            reply = push(parse_object(line, limit=limit))
+            reply = push((parse or parse_object)(line, limit=limit))
         except RecurraError as error:
             errors += 1
             reply = {"error": str(error), "line": number}
@@ -79,6 +81,19 @@ def parse_object(line: str | bytes, *, limit: int = LINE_LIMIT) -> dict[str, Any
     if not isinstance(value, dict):
         raise DataError(f"the line is a {type(value).__name__}; expected an object, {{...}}.")
     return value
+
+
+def parse_text(line: str | bytes, *, limit: int = LINE_LIMIT) -> dict[str, Any]:
+    """{"text": the line}, for streams of plain text.
+
+    Raises: DataError for bytes that are no UTF-8, and for too long a line.
+    """
+    if len(line) > limit:
+        raise DataError(f"the line is longer than {limit} bytes; expected shorter lines of text.")
+    try:
+        return {"text": line.decode() if isinstance(line, bytes) else line}
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8: byte {error.start + 1} of the line cannot be read.") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

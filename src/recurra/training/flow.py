@@ -1,8 +1,8 @@
 """How the gradient of a loss flows back through the recurrent layers of a model, in numbers.
 
 Layers run in pieces of time while the loss is computed (`recurra.kernels.recording`), so that
-dLoss/dState exists between the pieces: after every step of up to 64, else after 64 of them, the
-first and the last among them.
+dLoss/dState exists between the pieces: after every step of up to 32, else after 32 of them, the
+first and the last eight among them.
 """
 
 from __future__ import annotations

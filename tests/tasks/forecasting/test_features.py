@@ -21,7 +21,7 @@ from recurra.tasks.forecasting.features import (
     make_future,
     make_steps,
 )
-from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward, running_scale
+from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward
 from recurra.tasks.forecasting.schema import build_panel, learn_schema
 from recurra.tasks.forecasting.settings import ModelSettings
 
@@ -175,7 +175,7 @@ def test_constant_series_gives_finite_features() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40))
 def test_running_scale_row_by_row_equals_all_at_once(values: list[float]) -> None:
-    mean, scale = running_scale(np.array(values))
+    mean, scale, _ = RunningScale().follow(np.array(values))
     running = RunningScale()
     for row, value in enumerate(values):
         if np.isfinite(value):
@@ -184,7 +184,7 @@ def test_running_scale_row_by_row_equals_all_at_once(values: list[float]) -> Non
 
 
 def test_running_scale_keeps_its_digits_far_from_zero() -> None:
-    _, scale = running_scale(1e9 + np.array([0.0, 1.0, 2.0, 3.0]))
+    _, scale, _ = RunningScale().follow(1e9 + np.array([0.0, 1.0, 2.0, 3.0]))
     assert scale[-1] == pytest.approx(np.std([0, 1, 2, 3]), rel=1e-12)
 
 

@@ -241,6 +241,28 @@ def test_arguments_that_nothing_writes_are_named_also_under_a_seal(
         Forecaster.load(run.path)
 
 
+PROBABILITIES: dict[str, Change] = {
+    "no correlation": lambda config: config["dependence"].update(targets=[[1.0, 2.0], [2.0, 1.0]]),
+    "too few targets": lambda config: config["dependence"].update(targets=[[1.0]]),
+    "ragged targets": lambda config: config["dependence"].update(targets=[[1.0, 0.0], [0.0]]),
+    "shifts of one target": lambda config: config.update(
+        calibration={"shifts": [[[0.0] * 9]], "windows": 5, "coverage": []}
+    ),
+    "no groups": lambda config: config.update(
+        calibration={"shifts": [[], []], "windows": 5, "coverage": []}
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", PROBABILITIES.values(), ids=PROBABILITIES)
+def test_dependence_and_calibration_of_another_model_are_named(
+    run: RunFolder, edit: Change
+) -> None:
+    change_config(run, edit, sealed=True)
+    with pytest.raises(RunError, match=r"config\.json is damaged .*(dependence|calibration)\."):
+        Forecaster.load(run.path)
+
+
 @pytest.mark.parametrize("edit", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
 def test_settings_that_the_weights_do_not_fit_are_named_also_under_a_seal(
     run: RunFolder, edit: Change

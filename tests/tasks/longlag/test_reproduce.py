@@ -79,6 +79,7 @@ def test_each_problem_from_one_command(
     assert outcome["training"]["steps_done"] == 4
     assert outcome["training"]["stopped"] == "steps"
     assert outcome["training"]["clipped"] == 1.0
+    assert outcome["training"]["cpu_seconds"] > 0
     assert "GRU" in out
     page = (tmp_path / "out" / f"{name}.md").read_text()
     assert page.count("| GRU |") == 2

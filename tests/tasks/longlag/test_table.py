@@ -66,9 +66,10 @@ def test_a_row_has_the_case_and_its_numbers() -> None:
             "test mse",
             "clipped steps",
             "seconds",
+            "CPU seconds",
             "parameters",
         ],
-        ["LSTM", "norm", "0", "1 of 1", "100", "0.005", "25.0%", "10", "12,345"],
+        ["LSTM", "norm", "0", "1 of 1", "100", "0.005", "25.0%", "10", "-", "12,345"],
     ]
     assert "- learning rate: 0.002" in page
     assert "- steps: 5000\n" in page
@@ -82,6 +83,12 @@ def test_seeds_become_mean_and_deviation_of_those_that_solved_it() -> None:
     assert row[2:5] == ["0, 1, 2", "2 of 3", "200 ± 141"]
     assert row[5] == "0.05667 ± 0.0895"
     assert row[7] == "11"
+
+
+def test_the_cpu_time_is_that_of_the_runs_that_have_it() -> None:
+    timed = [case(seed=seed, training={"cpu_seconds": 40.0 + 10 * seed}) for seed in (0, 1)]
+    (_, row) = rows(format_page("adding", "", [*timed, case(seed=2)]))
+    assert row[7:9] == ["11", "45"]
 
 
 def test_not_solved_and_diverged_are_said() -> None:

@@ -35,7 +35,7 @@ from recurra.tasks.forecasting.evaluation import OURS
 from recurra.tasks.forecasting.forecaster import Forecaster
 from recurra.tasks.forecasting.metrics import mase_scale, smape
 from recurra.tasks.forecasting.settings import CheckedModel
-from recurra.tasks.forecasting.stream import last_quantiles
+from recurra.tasks.forecasting.updating import last_quantiles
 
 Array = npt.NDArray[np.float64]
 MISSING = ("", "NA")

@@ -5,6 +5,9 @@
     c = mean |v_i − level| over the window, and no less than a twentieth of the running deviation;
         without a season in the window: of the differences between rows
 
+With model="segments" the level is the last value and c the running deviation, and nothing but the
+window and which target it is of is an input.
+
 With a profile of J seasons of m rows, the window is followed by the mean shape of what came at the
 phases of the steps ahead, each season about its own mean, over those that are known:
 
@@ -52,6 +55,8 @@ def level_and_scale(
     window: Tensor, running: Tensor, settings: ModelSettings
 ) -> tuple[Tensor, Tensor]:
     """(level, scale), (N, 1) each, of raw windows (N, context) with running deviation (N, 1)."""
+    if settings.windowed:
+        return window[:, -1:], running
     if settings.season_in_window:
         level = window[:, -settings.season :].mean(1, keepdim=True)
         spread = (window - level).abs().mean(1, keepdim=True)
@@ -66,11 +71,15 @@ def level_and_scale(
 
 def extra_size(settings: ModelSettings, past: int, future: int, static: int, targets: int) -> int:
     """Number of `extra` columns, from the numbers of covariate columns."""
+    if settings.windowed:
+        return targets
     return 5 + 2 * past + future + static + (2 * targets if targets > 1 else 0)
 
 
 def future_size(settings: ModelSettings, future: int) -> int:
     """Number of columns that each step ahead has as inputs of its own."""
+    if settings.windowed:
+        return 0
     return future + (2 if settings.long_season else 0)
 
 
@@ -82,6 +91,11 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
     raw = _gather(panel.values, position[:, None] - back, first, position)
     running = panel.scale[position][:, None]
     level, scale = level_and_scale(raw, running, settings)
+    if settings.windowed:
+        targets = int(panel.target.max()) + 1
+        which = torch.nn.functional.one_hot(panel.target[channel], targets).float()
+        window = ((raw - level) / scale).clamp(-CLIP, CLIP).float()
+        return Steps(channel, row, window, which, level, scale)
     before = _gather(panel.values, position[:, None] - settings.stride - back, first, position)
     previous, _ = level_and_scale(before, running, settings)
     age = _gather(panel.age, position[:, None] - back, first, position)
@@ -113,6 +127,8 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
 
 def make_future(panel: Panel, steps: Steps, settings: ModelSettings) -> Tensor:
     """Inputs (N, horizon, future_size) of each step ahead: what is known of it beforehand."""
+    if settings.windowed:
+        return torch.zeros(len(steps.row), settings.horizon, 0)
     start = panel.row_offset[panel.series[steps.channel]] + steps.row
     parts = [panel.future[start[:, None] + torch.arange(1, settings.horizon + 1)]]
     if settings.long_season:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from torch import Tensor
 from recurra.data.series import Series
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
-from recurra.tasks.forecasting.encode import forecast_rows
+from recurra.tasks.forecasting.conformal import Calibration
+from recurra.tasks.forecasting.dependence import Dependence, is_correlation
+from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import extra_size, future_size
 from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.schema import Schema, build_panel, restore
+from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
 from recurra.tasks.forecasting.state import (
     TAIL,
@@ -32,6 +35,8 @@ from recurra.tasks.forecasting.state import (
 
 Array = npt.NDArray[np.float64]
 TASK = "forecasting"
+NEVER_TRAINED = -(2**63)
+"""Stands for the last training row of a series that came later."""
 
 
 class RunConfig(BaseModel):
@@ -45,6 +50,8 @@ class RunConfig(BaseModel):
     training: dict[str, Any]
     forecaster: dict[str, Any]
     notes: tuple[str, ...]
+    dependence: Dependence | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -52,19 +59,24 @@ class Fitted:
     """A trained network, the table it was trained on, and where each series stood at its end.
 
     `others` are the further networks of an ensemble, whose forecast is the mean of all quantiles on
-    the original scale. All have the horizon, season and quantile levels of `settings`.
+    the original scale. All have the horizon, season and quantile levels of `settings`. `trained`
+    holds the grid index of each series' last training row, where rows were read since.
+    `dependence` makes paths of quantiles, `calibration` moves them, where it was asked for.
     """
 
     schema: Schema
     settings: ModelSettings
-    network: ForkingNetwork
+    network: Network
     states: Mapping[str, SeriesState]
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    others: tuple[ForkingNetwork, ...] = ()
+    others: tuple[Network, ...] = ()
+    trained: Mapping[str, int] = field(default_factory=dict)
+    dependence: Dependence | None = None
+    calibration: Calibration | None = None
 
     @property
-    def networks(self) -> tuple[ForkingNetwork, ...]:
+    def networks(self) -> tuple[Network, ...]:
         """All networks of the ensemble; the first alone when it is none."""
         return (self.network, *self.others)
 
@@ -73,10 +85,15 @@ class Fitted:
         """The settings of each of `networks`."""
         return tuple(network.settings for network in self.networks)
 
+    @property
+    def indices(self) -> dict[str, int]:
+        """Grid index of the last row read of each series."""
+        return {name: state.index for name, state in self.states.items()}
+
     def ends(self, series: Sequence[Series]) -> npt.NDArray[np.int64]:
         """Grid index of each series' last training row; the latest of all for a new series."""
-        latest = max(state.index for state in self.states.values())
-        known = {name: state.index for name, state in self.states.items()}
+        known = self.trained or self.indices
+        latest = max(known.values())
         return np.array([known.get(one.name, latest) for one in series], dtype=np.int64)
 
     def quantiles(
@@ -87,6 +104,12 @@ class Fitted:
         Raises: DataError when a known-future covariate is missing for a step ahead.
         """
         self.check_future(series, number, row)
+        return self.unchecked_quantiles(series, number, row)
+
+    def unchecked_quantiles(
+        self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
+    ) -> Array:
+        """`quantiles`, with unknown covariates of steps ahead at their mean."""
         targets = len(self.schema.target)
         panel = build_panel(series, self.schema, self.settings.horizon)
         channel = np.repeat(number * targets, targets) + np.tile(np.arange(targets), len(number))
@@ -100,7 +123,25 @@ class Fitted:
                 total = scaled if total is None else total + scaled
         assert total is not None
         mean = total / len(self.networks)
-        return np.asarray(mean.reshape(len(number), targets, *mean.shape[1:]))
+        return self.calibrated(mean.reshape(len(number), targets, *mean.shape[1:]))
+
+    def calibrated(self, quantiles: Array) -> Array:
+        """Quantiles (..., K, horizon, Q) as they are given out: moved, where that was learned.
+
+        Raises: DataError when one is not a finite number, which nobody should take for a forecast.
+        """
+        if not np.isfinite(quantiles).all():
+            bad = int((~np.isfinite(quantiles)).sum())
+            raise DataError(
+                f"{bad} of {quantiles.size} forecast values are NaN or infinite: the targets are "
+                f"too large to be counted on ({self.schema.target}), or the weights are broken. "
+                "Change the unit of the target, or train again."
+            )
+        if self.calibration is None:
+            return np.asarray(quantiles)
+        moved = self.calibration.apply(quantiles, self.settings.quantile_levels)
+        positive = np.array(self.schema.non_negative)[:, None, None]
+        return np.where(positive, np.maximum(moved, 0.0), moved)
 
     def check_future(
         self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
@@ -136,7 +177,7 @@ class Fitted:
             named = other.state_dict().items()
             weights |= {f"{_prefix(number)}{name}": tensor for name, tensor in named}
         write_tensors(run.model_path, weights)
-        write_tensors(run.state_path, *_pack_states(self.states))
+        write_tensors(run.state_path, *_pack_states(self.states, self.trained))
         config = RunConfig(
             table=self.schema,
             model=self.settings,
@@ -144,6 +185,8 @@ class Fitted:
             training=dict(self.training),
             forecaster=dict(forecaster),
             notes=self.notes,
+            dependence=self.dependence,
+            calibration=self.calibration,
         )
         files = (run.model_path, run.state_path)
         run.write_config(TASK, config.model_dump(mode="json"), files)
@@ -167,12 +210,14 @@ class Fitted:
         weights, _ = read_tensors(run.model_path)
         _check_shapes(weights, config, run)
         _check_finite(weights, run.model_path)
+        _check_probabilities(config, run)
         networks = []
         for number, model in enumerate((config.model, *config.others)):
             networks.append(make_network(config.table, model).eval())
             networks[-1].load_state_dict(_weights_of(number, weights))
         tensors, metadata = read_tensors(run.state_path)
         states = _unpack_states(tensors, metadata, run, config)
+        ends = zip(states, tensors["trained"].tolist(), strict=True)
         fitted = cls(
             config.table,
             config.model,
@@ -181,12 +226,39 @@ class Fitted:
             config.training,
             config.notes,
             tuple(networks[1:]),
+            {name: end for name, end in ends if end != NEVER_TRAINED},
+            config.dependence,
+            config.calibration,
         )
         return fitted, config.forecaster
 
 
-def make_network(schema: Schema, settings: ModelSettings) -> ForkingNetwork:
+def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
+    """That dependence and calibration are of the table's targets and the model's quantiles."""
+    targets, levels = len(config.table.target), len(config.model.quantile_levels)
+    problem = None
+    if config.dependence is not None:
+        rows = config.dependence.targets
+        square = len(rows) == targets and all(len(row) == targets for row in rows)
+        if not square or not is_correlation(np.array(rows)):
+            problem = f"dependence.targets is no correlation of {targets} targets"
+    if config.calibration is not None:
+        shifts = config.calibration.shifts
+        groups = len(shifts[0]) if len(shifts) == targets else 0
+        whole = all(len(one) == groups and all(len(g) == levels for g in one) for one in shifts)
+        if not whole or not 1 <= groups <= config.model.horizon:
+            problem = f"calibration.shifts is not of {targets} targets and {levels} levels"
+    if problem:
+        raise RunError(
+            f"{run.config_path} is damaged or was edited: {problem}. Restore it from a copy or "
+            "train again."
+        )
+
+
+def make_network(schema: Schema, settings: ModelSettings) -> Network:
     """An untrained network for tables of this schema."""
+    if settings.windowed:
+        return SegmentNetwork(settings, len(schema.target))
     calendar = len(schema.grid.calendar_names)
     future = len(schema.future_scale.mean) + calendar
     extra = extra_size(
@@ -256,10 +328,14 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2])
 
 
-def _pack_states(states: Mapping[str, SeriesState]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _pack_states(
+    states: Mapping[str, SeriesState], trained: Mapping[str, int]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All states in a few tensors: rows of different lengths one after the other."""
     every = list(states.values())
+    trained = trained or {name: state.index for name, state in states.items()}
     tensors = {
+        "trained": torch.tensor([trained.get(name, NEVER_TRAINED) for name in states]),
         "index": torch.tensor([state.index for state in every]),
         "rows": torch.tensor([state.rows for state in every]),
         "recent": torch.tensor([state.tail.shape[2] for state in every]),
@@ -337,7 +413,9 @@ def _state_shapes(config: RunConfig, series: int, recent: int) -> dict[str, tupl
     table = config.table
     targets, past = len(table.target), len(table.past_scale.mean)
     future = len(table.future_scale.mean) + len(table.grid.calendar_names)
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("index", "rows", "recent"), (series,))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("index", "trained", "rows", "recent"), (series,)
+    )
     shapes |= {
         "tail": (len(TAIL), targets, recent),
         "past": (recent, past),

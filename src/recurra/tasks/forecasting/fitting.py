@@ -11,10 +11,10 @@ from torch import Tensor
 
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
-from recurra.tasks.forecasting.encode import forecast_rows
+from recurra.tasks.forecasting.counts import count_loss
+from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.losses import error_units, forecast_loss
-from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
@@ -39,7 +39,7 @@ class ForecastTask:
 
     def __init__(
         self,
-        network: ForkingNetwork,
+        network: Network,
         panel: Panel,
         train_rows: Tensor,
         batch_size: int,
@@ -51,8 +51,13 @@ class ForecastTask:
         self.train_rows = train_rows
         self.batch_size = batch_size
         settings = network.settings
-        needed = max(2, settings.season if settings.season_in_window else settings.context // 3)
         observed = panel.first - panel.offset
+        needed: int | Tensor = settings.context // 3
+        if settings.windowed:  # whole windows, where there are more than a few
+            needed = ((train_rows - observed) // 2).clamp(max=settings.context)
+        elif settings.season_in_window:
+            needed = settings.season
+        needed = torch.as_tensor(needed).clamp(min=2)
         self.first_origin = torch.minimum(observed + needed - 1, train_rows - 2).clamp(min=0)
         self.trainable = torch.nonzero(train_rows - observed >= 2).squeeze(1)
         if not len(self.trainable):
@@ -103,7 +108,10 @@ class ForecastTask:
         return Batch(made, future, torch.where(counted, truth, torch.nan), lengths)
 
     def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
-        """Pinball loss over all levels, steps, and steps ahead whose truth is known."""
+        """Pinball loss over all levels, steps, and steps ahead whose truth is known.
+
+        With the head for counts their negative log-likelihood.
+        """
         device = self.model.embed.weight.device
         shape = batch.truth.shape[:2]
         quantiles = self.model(
@@ -114,15 +122,19 @@ class ForecastTask:
         )
         truth = batch.truth.to(device)
         known = torch.isfinite(truth)
-        each = forecast_loss(
-            self.model.settings.loss,
-            quantiles.flatten(0, 1),
-            torch.where(known, truth, 0.0).flatten(0, 1),
-            self.levels.to(device),
-            batch.steps,
-            self.units,
-        )
-        known = known.flatten(0, 1)
+        free = quantiles.flatten(0, 1)
+        truth, known = torch.where(known, truth, 0.0).flatten(0, 1), known.flatten(0, 1)
+        if self.model.settings.head == "counts":
+            each = count_loss(free, truth, batch.steps.level, batch.steps.scale)
+        else:
+            each = forecast_loss(
+                self.model.settings.loss,
+                free,
+                truth,
+                self.levels.to(device),
+                batch.steps,
+                self.units,
+            )
         return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
 
     def validate(self) -> float | None:
@@ -137,6 +149,20 @@ class ForecastTask:
         each = each / self._scale(channel, row)
         return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
 
+    def windows(self, channel: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (N, context) and what follows them in training rows (N, horizon).
+
+        Both less the level of the window, in units of the channel's deviation in training. NaN
+        where the truth is missing, or must not be trained on.
+        """
+        made = make_steps(self.panel, channel, row, self.model.settings)
+        ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
+        deviation = self.units.deviation[channel][:, None]
+        truth = (self._truth(channel, row) - made.level) / deviation
+        counted = ahead < self.train_rows[channel][:, None]
+        window = made.window * (made.scale / deviation).float()
+        return window, torch.where(counted, truth, torch.nan).float()
+
     def _truth(self, channel: Tensor, row: Tensor) -> Tensor:
         """Transformed target (N, horizon) after each row, NaN where missing or past the end."""
         ahead = row[:, None] + torch.arange(1, self.model.settings.horizon + 1)
@@ -145,7 +171,9 @@ class ForecastTask:
         return torch.where(ahead <= last, self.panel.truth[position], torch.nan)
 
     def _scale(self, channel: Tensor, row: Tensor) -> Tensor:
-        return make_steps(self.panel, channel, row, self.model.settings).scale
+        scale = make_steps(self.panel, channel, row, self.model.settings).scale
+        # A window of zeros has next to no scale; one more or less is then what counts.
+        return scale.clamp(min=1.0) if self.model.settings.head == "counts" else scale
 
     def _validation_origins(self, seed: int) -> tuple[Tensor, Tensor]:
         """Origins from the last training row on; a fixed random choice when there are many."""

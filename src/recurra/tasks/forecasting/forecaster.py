@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from recurra.data.calendar import DAY, format_time
-from recurra.data.series import Columns, SeriesSet, read_series
+from recurra.data.series import SeriesSet, read_series
 from recurra.data.tables import read_table
-from recurra.errors import ConfigError, DataError, NotFittedError, RunError, unknown
+from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.runs import RunFolder
+from recurra.tasks.forecasting.attribution import attribute
 from recurra.tasks.forecasting.backtest import backtest
-from recurra.tasks.forecasting.clock import index_of
-from recurra.tasks.forecasting.evaluation import Evaluation, evaluate
+from recurra.tasks.forecasting.conformal import Calibration
+from recurra.tasks.forecasting.evaluation import Evaluation, evaluate, rolling_origins
 from recurra.tasks.forecasting.fitted import TASK, Fitted
-from recurra.tasks.forecasting.frames import prediction_frame
+from recurra.tasks.forecasting.frames import (
+    attribution_frame,
+    prediction_frame,
+    sample_frame,
+)
+from recurra.tasks.forecasting.held_out import learn_calibration
 from recurra.tasks.forecasting.learning import (
     check_same_fit,
+    fine_tuning,
     learn,
     note_fit,
     plan,
     training_settings,
 )
-from recurra.tasks.forecasting.settings import QUANTILE_LEVELS, ForecasterSettings, Loss, members
-from recurra.tasks.forecasting.stream import ForecastStream, last_quantiles
+from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
+from recurra.tasks.forecasting.scenarios import draw_paths
+from recurra.tasks.forecasting.search import Search, Space, search
+from recurra.tasks.forecasting.settings import (
+    QUANTILE_LEVELS,
+    Design,
+    ForecasterSettings,
+    Head,
+    Loss,
+    members,
+)
+from recurra.tasks.forecasting.state import SeriesState
+from recurra.tasks.forecasting.stepper import ForecastStepper
+from recurra.tasks.forecasting.stream import ForecastStream
+from recurra.tasks.forecasting.updating import (
+    forecast_states,
+    last_quantiles,
+    states_after,
+    update_states,
+)
 from recurra.training.loop import TrainingResult
-
-ROLES = ("time", "target", "series", "future", "past", "static")
-Names = str | Sequence[str]
 
 
 class Forecaster:
@@ -43,8 +62,13 @@ class Forecaster:
     normalised by what is known then, and forecasts every step ahead, nine quantiles each.
 
     horizon         steps ahead
+    model           "forking", a causal network that reads every row once and forecasts from every
+                    step; or "segments", a GRU over pieces of a look-back window, which takes no
+                    covariates and suits long horizons; see `network.py` and `segments.py`
     context         rows in the window of one step; from the frequency and season when None, as are
-                    stride, the rows between steps, and sequence_length, the steps in training
+                    stride, the rows between steps, and sequence_length, the steps in training;
+                    with model="segments" the look-back, `segment` the rows in one piece of it, and
+                    `linear` whether a linear map of it, solved in closed form, comes first
     season          rows in one season; found in the data when None, 1 for none
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
@@ -53,6 +77,8 @@ class Forecaster:
                     see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
+    head            "quantiles", or "counts" for whole numbers of 0 or more, many of them 0: a
+                    negative binomial distribution, see `counts.py`
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
                     missing; where all values keep away from 0 when None
     minutes, steps  length of training, on the clock or in updates; 10 minutes when both are None
@@ -62,6 +88,8 @@ class Forecaster:
     duplicates      what to do with repeated times: "error", "mean", "first", "last"
     time_format     "dmy", "mdy" or a pattern, where the table's times could be read in two ways
     seed, device    seed of all chance; "auto", "cpu" or "cuda" to train on
+    calibrate       move the quantiles until the rows kept for validation fall below them as often
+                    as they say, see `conformal.py`
     progress        show a bar, or lines, on stderr
     training        further settings of the training loop, as {"learning_rate": 1e-3}
     ensemble        how many networks forecast together, each with a seed of its own; or a list of
@@ -87,7 +115,10 @@ class Forecaster:
         self,
         *,
         horizon: int,
+        model: Design = "forking",
         context: int | None = None,
+        segment: int | None = None,
+        linear: bool = False,
         season: int | None = None,
         stride: int | None = None,
         sequence_length: int | None = None,
@@ -99,6 +130,7 @@ class Forecaster:
         loss: Loss = "scaled",
         skip: int | None = None,
         profile: int = 0,
+        head: Head = "quantiles",
         logarithm: bool | None = None,
         minutes: float | None = None,
         steps: int | None = None,
@@ -112,6 +144,7 @@ class Forecaster:
         time_format: str | None = None,
         training: Mapping[str, Any] | None = None,
         ensemble: int | Sequence[Mapping[str, Any]] = 1,
+        calibrate: bool = False,
         progress: bool = True,
     ) -> None:
         given = locals()
@@ -176,16 +209,61 @@ class Forecaster:
 
         Raises: DataError for a table that cannot be used, RunError for the folder.
         """
-        table = self._read_new(data, time, target, series, future, past, static)
+        named = {"future": future, "past": past, "static": static}
+        table = read_new(
+            data, self.settings, {"time": time, "target": target, "series": series, **named}
+        )
         if until is not None:
-            table = _cut(table, _last_index(until, table), until)
-        chosen = plan(table, self.settings)
+            table = cut(table, until)
+        return self._train(table, None, out, force, resume)
+
+    def fine_tune(
+        self,
+        data: Any,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        training: Mapping[str, Any] | None = None,
+        until: Any = None,
+        out: str | Path | None = None,
+        force: bool = False,
+        resume: bool = False,
+    ) -> Self:
+        """Go on training from the weights that this forecaster has, on a table of the same columns.
+
+        Its series may be others, or newer rows of those it was trained on; afterwards it stands
+        where they end. Design, transforms and scales of covariates stay as they were. Each update
+        is a third as large as in `fit`, unless `training` has a learning_rate. minutes, steps,
+        training: as when made; until, out, force, resume: as in `fit`.
+
+        Raises: DataError for a table that cannot be used, RunError for the folder.
+        """
+        fitted = self.fitted
+        table = self.read(data)
+        if until is not None:
+            table = cut(table, until)
+        settings = fine_tuning(self.settings, minutes, steps, training or {})
+        tuned = type(self).from_settings(settings.model_dump(), progress=self.progress)
+        tuned._train(table, fitted, out, force, resume)
+        self._fitted, self.result, self.settings = tuned._fitted, tuned.result, settings
+        return self
+
+    def _train(
+        self,
+        table: SeriesSet,
+        start: Fitted | None,
+        out: str | Path | None,
+        force: bool,
+        resume: bool,
+    ) -> Self:
+        """Train on a table, from fresh weights or those of `start`."""
+        chosen = plan(table, self.settings, start)
         if resume and out is not None:
-            check_same_fit(RunFolder(out), self.settings, table)
+            check_same_fit(RunFolder(out), self.settings, table, start)
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         run = None if out is None else RunFolder.create(out, force=force, resume=resume)
         if run is not None:
-            note_fit(run, self.settings, table)
+            note_fit(run, self.settings, table, start)
         self._fitted, self.result = learn(
             chosen, None if run is None else run.path, resume=resume, progress=self.progress
         )
@@ -202,21 +280,74 @@ class Forecaster:
 
         Returns a long frame of the kind of `data`: series, time, target, step, q0.1 … q0.9.
         """
+        backend, names, last, quantiles = self._forecast(data)
+        levels = self.fitted.settings.quantile_levels
+        return prediction_frame(self.fitted.schema, names, last, quantiles, levels, backend)
+
+    def _forecast(self, data: Any) -> tuple[Any, list[str], Any, Any]:
+        """(kind of frame, names, grid indices of the last rows, quantiles (S, K, horizon, Q))."""
         fitted = self.fitted
         if data is None:
-            return self._predict_from_states()
+            if fitted.schema.future:
+                raise DataError(
+                    f"the model has known-future covariates ({', '.join(fitted.schema.future)}); "
+                    "give the table with rows for the steps ahead, their targets empty."
+                )
+            last = np.array(list(fitted.indices.values()))
+            made = forecast_states(fitted, list(fitted.states.values()))
+            return "polars", list(fitted.states), last, made
         frame = read_table(
             data, text=() if fitted.schema.series is None else (fitted.schema.series,)
         )
-        table = self.read(frame)
-        return prediction_frame(
-            fitted.schema,
-            [one.name for one in table.series],
-            np.array([one.start + len(one.target) - 1 for one in table.series]),
-            last_quantiles(fitted, table.series),
-            fitted.settings.quantile_levels,
-            frame.implementation,
+        series = self._read_on(frame).series
+        last = np.array([one.start + len(one.target) - 1 for one in series])
+        made = last_quantiles(fitted, series)
+        return frame.implementation, [one.name for one in series], last, made
+
+    def sample(self, data: Any = None, *, count: int = 100, seed: int = 0) -> Any:
+        """`count` scenario paths for each series: what may come, step for step together.
+
+        Each step has the quantiles that `predict` gives, and steps and targets move together as
+        they did in held-out windows; see `dependence.py`. `data` as in `predict`.
+
+        Returns a long frame of the kind of `data`: series, time, target, sample, step, value.
+        """
+        fitted = self.fitted
+        backend, names, last, quantiles = self._forecast(data)
+        paths = draw_paths(fitted, quantiles, count, seed)
+        return sample_frame(fitted.schema, names, last, paths, backend)
+
+    def calibrate(self, data: Any, *, windows: int | None = None) -> Calibration:
+        """Move the quantiles until newer rows fall below them as often as they say.
+
+        The windows are those that `evaluate` would score; to know what came of it on windows that
+        calibration did not see, look at the answer's `coverage`, or evaluate on newer rows still.
+
+        Raises: DataError when too little lies after the end of the training data.
+        """
+        fitted, series = self.fitted, self.read(data).series
+        number, row, _ = rolling_origins(
+            series, fitted.ends(series), fitted.settings.horizon, windows
         )
+        calibration = learn_calibration(fitted, series, number, row)
+        self._fitted = replace(fitted, calibration=calibration)
+        return calibration
+
+    def update(self, data: Any) -> Self:
+        """Read further rows of the series, so that the next forecasts start after them.
+
+        The same as reading the whole histories anew, at the cost of the new rows alone; the weights
+        stay. Every row comes after the last one read of its series, rows absent in between count as
+        missing, and a series that was not there yet is read from its first row. `evaluate` goes on
+        to count from the end of training.
+
+        Raises: DataError for rows that were read before, or that cannot be used. Nothing has then
+        been read.
+        """
+        fitted = self.fitted
+        states = update_states(fitted, self._read_on(data).series)
+        self._fitted = replace(fitted, states=states, trained=fitted.trained or fitted.indices)
+        return self
 
     def evaluate(self, data: Any, *, windows: int | None = None) -> Evaluation:
         """Rolling-origin scores on the rows after the training data, next to the baselines.
@@ -234,27 +365,74 @@ class Forecaster:
         *,
         windows: int = 8,
         refit: Literal["once", "each"] = "once",
+        sliding: int | None = None,
         **columns: Any,
     ) -> Evaluation:
         """Train on what lies before the windows and score them: once, or again before each window.
 
+        A fit sees all rows before its first window, or the last `sliding` of them alone.
         Every fit starts from fresh weights; this forecaster itself is left as it was. `columns` are
         the arguments of `fit` that name columns; those of `fit` when it was trained before.
         """
-        if columns or self._fitted is None:
-            usual = {"time": "time", "target": "target", "series": None}
-            empty = {"future": (), "past": (), "static": ()}
-            table = self._read_new(data, **{**usual, **empty, **columns})
-        else:
+        table = self._read_columns(data, columns)
+        return backtest(table, self.settings, windows, refit, sliding, progress=self.progress)
+
+    def search(
+        self,
+        data: Any,
+        *,
+        space: Space | None = None,
+        trials: int = 20,
+        until: Any = None,
+        **columns: Any,
+    ) -> Search:
+        """Train `trials` forecasters with settings out of `space`, and say which were best.
+
+        They are scored on the rows kept for validation alone; `until` as in `fit`. space maps names
+        of settings to a list of choices or a pair (lowest, highest), "training.learning_rate" being
+        one of the training loop's; None for the usual ones. columns: as in `backtest`. This
+        forecaster stays as it was; make the best one by Forecaster(**found.settings).
+
+        Raises: MissingExtraError without Optuna, ConfigError for a space that is none.
+        """
+        table = self._read_columns(data, columns)
+        if until is not None:
+            table = cut(table, until)
+        return search(table, self.settings, space, trials, progress=self.progress)
+
+    def explain(self, data: Any) -> Any:
+        """What the forecast after the last row of each series was made of.
+
+        Returns a long frame of the kind of `data`, the largest attributions first: series, time,
+        target, input, attribution. The attributions of a target add up to what its inputs change,
+        see `attribution.py`.
+        """
+        fitted = self.fitted
+        frame = read_table(
+            data, text=() if fitted.schema.series is None else (fitted.schema.series,)
+        )
+        found = [part for one in self.read(frame).series for part in attribute(fitted, one)]
+        return attribution_frame(fitted.schema, found, frame.implementation)
+
+    def _read_columns(self, data: Any, columns: Mapping[str, Any]) -> SeriesSet:
+        """A table to train on; by the columns of `fit` where none are named."""
+        if not columns and self._fitted is not None:
             used = self._fitted.schema.columns
-            table = self._read_new(data, **{role: getattr(used, role) for role in ROLES})
-        return backtest(table, self.settings, windows, refit, progress=self.progress)
+            columns = {role: getattr(used, role) for role in ROLES}
+        return read_new(data, self.settings, columns)
 
     def read(self, data: Any) -> SeriesSet:
         """The series of a table, read as the training table was: its grid, its categories.
 
         Raises: DataError for a table that cannot be used.
         """
+        return self._read(data, {})
+
+    def _read_on(self, data: Any) -> SeriesSet:
+        """`read` for series that may go on from where they stand, with a first row of any kind."""
+        return self._read(data, self.fitted.indices)
+
+    def _read(self, data: Any, known: Mapping[str, int]) -> SeriesSet:
         schema = self.fitted.schema
         return read_series(
             data,
@@ -263,15 +441,29 @@ class Forecaster:
             duplicates=self.settings.duplicates,
             categories=schema.categories,
             time_format=schema.time_format,
+            known=known,
         )
 
     def stream(self, data: Any = None) -> ForecastStream:
         """Go on from the end of the training table, or of `data`, one observation at a time."""
+        return ForecastStream(self.fitted, self._states_after(data))
+
+    def stepper(
+        self, data: Any = None, *, key: str | None = None, seq: str | None = None
+    ) -> ForecastStepper:
+        """What a `recurra.streaming.StreamEngine` steps, from the same states as `stream`.
+
+        key: the column that names streams, for a model of one series; seq: the column of an event's
+        identity, its time when None. Raises: ConfigError for a key beside the model's own.
+        """
+        return ForecastStepper(self.fitted, self._states_after(data), key=key, seq=seq)
+
+    def _states_after(self, data: Any) -> Mapping[str, SeriesState]:
+        """Where each series stands after the training table, or after `data`."""
         fitted = self.fitted
         if data is None:
-            return ForecastStream(fitted, fitted.states)
-        table = self.read(data)
-        return ForecastStream(fitted, {**fitted.states, **fitted.read(table.series)})
+            return fitted.states
+        return {**fitted.states, **states_after(fitted, self._read_on(data).series)}
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the run folder: config.json, model.safetensors, state.safetensors.
@@ -295,104 +487,3 @@ class Forecaster:
             ) from error
         forecaster._fitted = fitted
         return forecaster
-
-    def _read_new(
-        self,
-        data: Any,
-        time: str,
-        target: Names,
-        series: str | None,
-        future: Names,
-        past: Names,
-        static: Names,
-    ) -> SeriesSet:
-        """The series of a table to train on."""
-        frame = read_table(data, text=("series",) if series is None else (series,))
-        if time not in frame.columns:
-            raise DataError(
-                f"{unknown('time column', time, frame.columns)} Name the column of times: "
-                f"time=... (--time).{_wide_hint(len(frame.columns))}"
-            )
-        if series is None and "series" in frame.columns:
-            series = "series"
-        columns = Columns(
-            time=time,
-            target=_names(target),
-            series=series,
-            future=_names(future),
-            past=_names(past),
-            static=_names(static),
-        )
-        return read_series(
-            frame,
-            columns,
-            frequency=self.settings.frequency,
-            duplicates=self.settings.duplicates,
-            time_format=self.settings.time_format,
-        )
-
-    def _predict_from_states(self) -> Any:
-        fitted = self.fitted
-        if fitted.schema.future:
-            raise DataError(
-                f"the model has known-future covariates ({', '.join(fitted.schema.future)}); "
-                "give the table with rows for the steps ahead, their targets empty."
-            )
-        stream = ForecastStream(fitted, fitted.states)
-        quantiles = np.stack([stream.quantiles(name) for name in fitted.states])
-        last = np.array([state.index for state in fitted.states.values()])
-        names, levels = list(fitted.states), fitted.settings.quantile_levels
-        return prediction_frame(fitted.schema, names, last, quantiles, levels, "polars")
-
-
-def _wide_hint(columns: int) -> str:
-    if columns < 50:
-        return ""
-    return (
-        f" With {columns} columns the table looks wide; one row per series and time is needed "
-        "(polars: unpivot, pandas: melt)."
-    )
-
-
-def _names(value: Names) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _last_index(until: Any, table: SeriesSet) -> int:
-    """Grid index of the last row up to `until`; a date without a clock is the whole day."""
-    last_row = max(int(one.index[-1]) for one in table.series)
-    grid = table.frequency
-    if grid.kind == "integer" and not str(until).strip().lstrip("-").isdigit():
-        raise ConfigError(
-            f"until={until!s}, but the column {table.columns.time!r} counts whole numbers. Give "
-            f"the last number to train on, as in until={int(grid.times(np.array([last_row]))[0])}."
-        )
-    day = isinstance(until, date) and not isinstance(until, datetime)
-    day = day or bool(re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(until).strip()))
-    if day and grid.kind == "fixed" and grid.step < DAY:
-        until = f"{str(until).strip()} 23:59:59"
-    return index_of(until, grid, table.time_format, floor=True)
-
-
-def _cut(table: SeriesSet, last: int, until: Any) -> SeriesSet:
-    """The rows of each series up to grid index `last`; what follows is not even known future."""
-    series = []
-    for one in table.series:
-        rows = min(last - one.start + 1, len(one.target))
-        if rows > 0 and np.isfinite(one.target[:rows]).any():
-            series.append(
-                replace(
-                    one, target=one.target[:rows], past=one.past[:rows], future=one.future[:rows]
-                )
-            )
-    if not series:
-        first = min(one.start for one in table.series)
-        raise DataError(
-            f"until={until!s} is before every row with a target; the first is at "
-            f"{format_time(table.frequency.times(np.array([first]))[0])}. Choose a later time."
-        )
-    left = len(table.series) - len(series)
-    notes = (f"{left} series start after {until!s} and were not trained on",) if left else ()
-    if all(last >= one.index[-1] for one in table.series):
-        notes = (*notes, f"no row comes after {until!s}: there is nothing left to evaluate")
-    return replace(table, series=tuple(series), notes=(*table.notes, *notes))

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recurra.data.series import Series, SeriesSet
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.forecasting.counts import check_counts, is_intermittent
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
 from recurra.tasks.forecasting.frames import quantile_name
+from recurra.tasks.forecasting.held_out import (
+    held_out_origins,
+    learn_calibration,
+    with_dependence,
+)
+from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
@@ -27,8 +35,13 @@ from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
+FINE_TUNING = 1 / 3
+"""Learning rate of fine-tuning, as a share of the usual one."""
 STEPS_WITHOUT_VALIDATION = 500
 NETWORK_FIELDS = (
+    "model",
+    "segment",
+    "linear",
     "cell",
     "hidden_size",
     "num_layers",
@@ -37,8 +50,9 @@ NETWORK_FIELDS = (
     "loss",
     "skip",
     "profile",
+    "head",
 )
-RESERVED = ("step", "target")
+RESERVED = ("step", "target", "sample", "value", "input", "attribution")
 SMALL_NETWORK = 128
 
 
@@ -52,12 +66,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that training needs, checked: nothing has been trained or written yet."""
+    """Everything that training needs, checked: nothing has been trained or written yet.
+
+    `kept` rows of each series validate, and calibrate the quantiles when that is asked for.
+    """
 
     table: SeriesSet
     schema: Schema
     members: tuple[Member, ...]
     notes: tuple[str, ...]
+    kept: tuple[int, ...] = ()
+    calibrate: bool = False
 
     @property
     def task(self) -> ForecastTask:
@@ -91,8 +110,24 @@ def training_settings(
     return TrainingSettings(**{**values, **settings.training})
 
 
-def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
+def fine_tuning(
+    settings: ForecasterSettings,
+    minutes: float | None,
+    steps: int | None,
+    training: Mapping[str, Any],
+) -> ForecasterSettings:
+    """The settings with which training goes on from weights, at a lower rate if none is given."""
+    usual = TrainingSettings.model_fields["learning_rate"].default
+    rate = FINE_TUNING * float(settings.training.get("learning_rate", usual))
+    changed = {**settings.training, "learning_rate": rate, **training}
+    values = {"minutes": minutes, "steps": steps, "training": changed}
+    return ForecasterSettings(**{**settings.model_dump(), **values})
+
+
+def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = None) -> Plan:
     """Choose season, design and split for a table, and lay everything out.
+
+    With `start` training goes on from the weights, designs and schema of what was fitted before.
 
     Raises: DataError when there is nothing to learn from, ConfigError for wrong settings.
     """
@@ -105,17 +140,31 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
             "shorter horizon."
         )
     each = members(settings)
-    models, schema = _designs(table, each)
+    _check_covariates(table, each)
+    if settings.head == "counts":
+        check_counts(table.columns.target, table.series)
+    if start is None:
+        models, schema = _designs(table, each)
+    else:
+        models, schema = list(start.members), start.schema
     panel = build_panel(table.series, schema, settings.horizon)
-    made = []
+    made: list[Member] = []
+    kept_rows: list[int] = []
     notes: list[str] = [*table.notes]
     for one, model in zip(each, models, strict=True):
-        member, kept = _member(table, one, model, schema, panel, len(each))
+        weights = None if start is None else start.networks[len(made)].state_dict()
+        member, kept = _member(table, one, model, schema, panel, len(each), weights)
         made.append(member)
+        kept_rows = kept_rows or kept
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
     if len(each) > 1:
         notes.append(f"the mean of {len(each)} networks")
-    return Plan(table, schema, tuple(made), tuple(notes))
+    if settings.calibrate and not any(kept_rows):
+        raise ConfigError(
+            "calibrate=True needs rows that are kept from training, and there are none: the series "
+            "are too short, or validation is 0. Leave it out, or call calibrate with newer rows."
+        )
+    return Plan(table, schema, tuple(made), tuple(notes), tuple(kept_rows), settings.calibrate)
 
 
 def _member(
@@ -125,16 +174,21 @@ def _member(
     schema: Schema,
     panel: Panel,
     share: int,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[Member, list[int]]:
     """One network's training, and the rows of each series that it keeps for validation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(schema, model)
+    if weights is not None:
+        network.load_state_dict(weights)
     kept = [_validation_rows(one, model, settings.validation) for one in table.series]
     lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
     task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
+    if model.linear and weights is None:
+        solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
     return Member(task, training), kept
@@ -169,7 +223,18 @@ def learn(
         others=tuple(networks[1:]),
     )
     with _threads_for(networks[0].settings):
-        return replace(fitted, states=fitted.read(chosen.table.series)), results[0]
+        fitted = replace(fitted, states=fitted.read(chosen.table.series))
+        return _with_probabilities(fitted, chosen), results[0]
+
+
+def _with_probabilities(fitted: Fitted, chosen: Plan) -> Fitted:
+    """What is learned after the weights, from the rows kept from training."""
+    series, kept = chosen.table.series, chosen.kept
+    fitted = with_dependence(fitted, series, kept)
+    if not chosen.calibrate:
+        return fitted
+    origins = held_out_origins(series, kept, fitted.settings.horizon)
+    return replace(fitted, calibration=learn_calibration(fitted, series, *origins))
 
 
 @contextlib.contextmanager
@@ -189,7 +254,9 @@ def _threads_for(model: ModelSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+def check_same_fit(
+    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
+) -> None:
     """Check that a resumed run goes on with the table and settings it began with, if it began.
 
     Raises: RunError naming what differs. Settings of the training loop are its own to compare.
@@ -211,6 +278,11 @@ def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSe
             f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
             "Use them, or start anew with --force."
         )
+    if before.get("start") != _weights_fingerprint(start):
+        raise RunError(
+            f"{run.path} was trained from other weights; --resume needs the same ones. Begin from "
+            "the same run (--from), or start anew with --force."
+        )
     if before.get("table") != _fingerprint(table):
         raise RunError(
             f"{run.path} was trained on other rows or columns; --resume needs the same table, "
@@ -218,14 +290,32 @@ def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSe
         )
 
 
-def note_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+def note_fit(
+    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
+) -> None:
     """Write down what a run is trained on, for `check_same_fit`."""
-    now = {"settings": _comparable(settings), "table": _fingerprint(table)}
+    now = {
+        "settings": _comparable(settings),
+        "table": _fingerprint(table),
+        "start": _weights_fingerprint(start),
+    }
     write_json(run.checkpoints / "fit.json", now)
 
 
 def _comparable(settings: ForecasterSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"training"})
+
+
+def _weights_fingerprint(start: Fitted | None) -> str | None:
+    """Hash of the weights that training goes on from; None for fresh ones."""
+    if start is None:
+        return None
+    digest = hashlib.sha256()
+    for network in start.networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(table: SeriesSet) -> str:
@@ -248,6 +338,17 @@ def _check_names(table: SeriesSet, settings: ForecasterSettings) -> None:
             )
 
 
+def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> None:
+    """A network that reads windows of the targets alone has no use for covariates."""
+    columns = table.columns
+    given = (*columns.future, *columns.past, *columns.static)
+    if given and any(one.model == "segments" for one in each):
+        raise ConfigError(
+            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"{', '.join(given)} are given. Leave them out, or use model='forking'."
+        )
+
+
 def _designs(
     table: SeriesSet, each: Sequence[ForecasterSettings]
 ) -> tuple[list[ModelSettings], Schema]:
@@ -268,7 +369,8 @@ def _designs(
         for settings in each
     ]
     baseline = choose_baseline(values, season, each[0].horizon)
-    return models, learn_schema(table, baseline, each[0].logarithm)
+    logarithm = False if each[0].head == "counts" else each[0].logarithm
+    return models, learn_schema(table, baseline, logarithm)
 
 
 def _validation_rows(series: Series, model: ModelSettings, share: float) -> int:
@@ -295,15 +397,27 @@ def _describe(
     notes = [
         f"frequency: {table.frequency.name}",
         f"season: {season}",
-        f"window of {model.context} rows every {model.stride}, horizon {model.horizon}",
+        _describe_window(model),
     ]
     logarithm = [name for name, log in zip(schema.target, schema.logarithm, strict=True) if log]
     if logarithm:
         notes.append(
             f"modelled by logarithm: {', '.join(logarithm)}; values of 0 or less count as missing"
         )
+    for k, name in enumerate(schema.target):
+        if model.head != "counts" and is_intermittent([one.target[:, k] for one in table.series]):
+            notes.append(f"{name} holds counts with many zeros; head='counts' models them as such")
     for name, values in table.categories.items():
         notes.append(f"{name}: read as categories, {', '.join(values[:8])}")
     if not any(kept):
         notes.append("too short to keep rows for validation; trained for a fixed length")
     return tuple(notes)
+
+
+def _describe_window(model: ModelSettings) -> str:
+    if model.windowed:
+        return (
+            f"window of {model.context} rows in segments of {model.segment}, horizon "
+            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+        )
+    return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"

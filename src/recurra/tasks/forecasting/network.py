@@ -22,6 +22,7 @@ from recurra.nn.gru import GRU
 from recurra.nn.lstm import LSTM
 from recurra.nn.quantile import SortedQuantiles
 from recurra.nn.rnn import RNN
+from recurra.tasks.forecasting.counts import PARAMETERS
 from recurra.tasks.forecasting.settings import ModelSettings
 
 Baseline = Literal["naive", "seasonal_naive"]
@@ -42,12 +43,14 @@ class ForkingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        hidden, levels = settings.hidden_size, len(settings.quantile_levels)
+        hidden, free = settings.hidden_size, len(settings.quantile_levels)
+        if settings.head == "counts":
+            free = PARAMETERS - 1
         self.embed = nn.Linear(settings.window_size + extra_size, hidden)
         kind = {"gru": GRU, "lstm": LSTM, "rnn": RNN}[settings.cell]
         self.recurrent = kind(hidden, hidden, num_layers=settings.num_layers, batch_first=True)
         self.mix = nn.Linear(2 * hidden, hidden)
-        self.direct = nn.Linear(hidden, settings.horizon * levels)
+        self.direct = nn.Linear(hidden, settings.horizon * free)
         self.skip = nn.Linear(settings.window_size, settings.horizon)
         self.dropout = nn.Dropout(settings.dropout)
         self.sort = SortedQuantiles(settings.quantile_levels)
@@ -55,7 +58,7 @@ class ForkingNetwork(nn.Module):
         self.spread = nn.Parameter(torch.zeros(settings.horizon))
         self.local: LocalHead | None = None
         if future_size:
-            self.local = LocalHead(hidden, future_size, levels)
+            self.local = LocalHead(hidden, future_size, free)
         self.season_weight = (
             nn.Parameter(torch.zeros(settings.horizon)) if settings.long_season else None
         )
@@ -99,15 +102,19 @@ class ForkingNetwork(nn.Module):
         return self.decode(window, future, embedded, output)
 
     def decode(self, window: Tensor, future: Tensor, embedded: Tensor, output: Tensor) -> Tensor:
-        """Quantiles (..., horizon, Q) from the recurrence's output and the step's own inputs."""
+        """Quantiles (..., horizon, Q) from the recurrence's output and the step's own inputs.
+
+        With the head for counts what `counts.py` makes a distribution of, (..., horizon, 3).
+        """
         mixed = self.dropout(self.act(self.mix(torch.cat((output, embedded), dim=-1))))
-        shape = (self.settings.horizon, len(self.settings.quantile_levels))
-        free = self.direct(mixed).view(*mixed.shape[:-1], *shape)
+        free = self.direct(mixed).view(*mixed.shape[:-1], self.settings.horizon, -1)
         if self.local is not None:
             free = free + self.local(mixed, future)
         centre: Tensor = self.skip(window)
         if self.season_weight is not None:
             centre = centre + self.season_weight * future[..., -2]
+        if self.settings.head == "counts":
+            return torch.cat((centre.unsqueeze(-1), free), dim=-1)
         quantiles: Tensor = self.spread.exp().unsqueeze(-1) * self.sort(free)
         return centre.unsqueeze(-1) + quantiles
 

@@ -52,32 +52,43 @@ class RunningScale:
         variance = max(self.squares / self.count - mean * mean, 0.0)
         return self.first + mean, max(variance**0.5, MIN_SCALE)
 
+    def follow(self, values: Array) -> tuple[Array, Array, RunningScale]:
+        """(means, deviations, what is known after): `push` and `read` for each of `values` (n,).
 
-def running_scale(values: Array) -> tuple[Array, Array]:
-    """`RunningScale.read` after each row of `values` (n,), NaN rows counted as unseen."""
-    seen = np.isfinite(values)
-    if not seen.any():
-        return np.zeros(len(values)), np.ones(len(values))
-    first = values[np.argmax(seen)]
-    d = np.where(seen, values - first, 0.0)
-    count = np.cumsum(seen)
-    n = np.maximum(count, 1)
-    mean = np.cumsum(d) / n
-    variance = np.maximum(np.cumsum(d * d) / n - mean * mean, 0.0)
-    scale = np.maximum(np.sqrt(variance), MIN_SCALE)
-    scale = np.where(count == 1, FIRST_SCALE * abs(first) or 1.0, scale)
-    return np.where(count > 0, first + mean, 0.0), np.where(count > 0, scale, 1.0)
+        NaN rows are unseen. The same bits as one by one.
+        """
+        seen = np.isfinite(values)
+        if not seen.any():
+            known = self.read()
+            return np.full(len(values), known[0]), np.full(len(values), known[1]), self
+        first = self.first if self.count else float(values[np.argmax(seen)])
+        d = np.where(seen, values - first, 0.0)
+        count = self.count + np.cumsum(seen)
+        total = np.cumsum(np.concatenate(([self.total], d)))[1:]
+        squares = np.cumsum(np.concatenate(([self.squares], d * d)))[1:]
+        n = np.maximum(count, 1)
+        means = total / n
+        scale = np.maximum(np.sqrt(np.maximum(squares / n - means * means, 0.0)), MIN_SCALE)
+        scale = np.where(count == 1, FIRST_SCALE * abs(first) or 1.0, scale)
+        after = RunningScale(first, int(count[-1]), float(total[-1]), float(squares[-1]))
+        return (
+            np.where(count > 0, first + means, 0.0),
+            np.where(count > 0, scale, 1.0),
+            after,
+        )
 
 
-def fill_forward(values: Array) -> tuple[Array, Array]:
-    """(filled, age): gaps hold the last value seen, rows before the first one 0.
+def fill_forward(values: Array, before: float = 0.0, age: float = 0.0) -> tuple[Array, Array]:
+    """(filled, ages): gaps hold the last value seen, rows before the first one `before`.
 
-    `age` counts the rows since the last observed one: 0 where the row itself was observed.
+    An age counts the rows since the last observed one, 0 where the row itself was observed; `age`
+    is that of the row before, 0 when there is none.
     """
     seen = np.isfinite(values)
     rows = np.arange(len(values), dtype=np.float64)
     last = np.maximum.accumulate(np.where(seen, rows, -1.0)).astype(np.int64)
-    return np.where(last >= 0, values[last], 0.0), np.asarray(rows - last)
+    filled = np.where(last >= 0, values[last], before)
+    return filled, np.where(last >= 0, rows - last, age + 1 + rows)
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ def make_panel(series: Sequence[Series], calendars: Sequence[Array], horizon: in
         for k in range(one.target.shape[1]):
             truth = one.target[:, k]
             filled, age = fill_forward(truth)
-            mean, scale = running_scale(truth)
+            mean, scale, _ = RunningScale().follow(truth)
             for name, column in zip(
                 ("values", "truth", "age", "mean", "scale"),
                 (filled, truth, age, mean, scale),

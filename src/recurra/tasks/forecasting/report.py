@@ -20,7 +20,7 @@ from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.forecaster import Forecaster
 from recurra.tasks.forecasting.gradients import add_gradients, read_gradients
 from recurra.tasks.forecasting.state import TAIL, SeriesState
-from recurra.tasks.forecasting.stream import ForecastStream
+from recurra.tasks.forecasting.updating import forecast_states
 from recurra.training.log import read_log
 
 Array = npt.NDArray[np.float64]
@@ -62,10 +62,9 @@ def next_fans(fitted: Fitted, states: Mapping[str, SeriesState]) -> list[Fan]:
     """What comes after the last known row of the first few series and targets."""
     if fitted.schema.future:
         return []
-    stream = ForecastStream(fitted, states)
     horizon, fans = fitted.settings.horizon, []
     for name, state in states.items():
-        quantiles = stream.quantiles(name)
+        quantiles = forecast_states(fitted, [state])[0]
         rows = min(HISTORY_HORIZONS * horizon, state.tail.shape[2])
         index = np.arange(state.index + 1 - rows, state.index + 1 + horizon, dtype=np.int64)
         values, age = (state.tail[TAIL.index(part)][:, -rows:] for part in ("values", "age"))

@@ -1,11 +1,13 @@
 """Running a forecasting recipe: train on the first part, score the official windows of the rest.
 
-A recipe with [[forecasting.groups]] is a competition, see `competition.py`; any other is a table.
+A recipe with [[forecasting.groups]] is a competition, see `competition.py`; one with `splits` has
+long horizons, see `long_horizon.py`; any other is a table.
 """
 
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -21,6 +23,7 @@ from recurra.tasks.forecasting.competition import (
 )
 from recurra.tasks.forecasting.fitted import TASK
 from recurra.tasks.forecasting.forecaster import Forecaster
+from recurra.tasks.forecasting.long_horizon import LongHorizonSection, run
 from recurra.tasks.forecasting.outcome import evaluation_outcome
 from recurra.tasks.forecasting.settings import CheckedModel
 
@@ -46,16 +49,48 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
 
     Raises: DataError when the recipe's section is wrong or the data are absent.
     """
-    competes = "groups" in recipe.section
     try:
-        section = (CompetitionSection if competes else ForecastingSection)(**recipe.section)
+        section = _kind(recipe.section)(**recipe.section)
     except (ConfigError, ValidationError) as error:
         raise DataError(f"recipe {recipe.name!r}, [forecasting]: {error}") from error
     if recipe.dataset is None:
         raise DataError(f"recipe {recipe.name!r} names no data set; forecasting needs one.")
     if isinstance(section, CompetitionSection):
         return _competition(section, recipe.dataset, seed)
+    if isinstance(section, LongHorizonSection):
+        return _long_horizon(section, recipe.dataset, seed)
     return _table(section, recipe.dataset, seed)
+
+
+def _kind(
+    section: Mapping[str, Any],
+) -> type[CompetitionSection] | type[LongHorizonSection] | type[ForecastingSection]:
+    if "groups" in section:
+        return CompetitionSection
+    return LongHorizonSection if "splits" in section else ForecastingSection
+
+
+def _long_horizon(section: LongHorizonSection, dataset: str, seed: int) -> dict[str, Any]:
+    started = clock.monotonic()
+    rows, trainings = run(section, dataset, seed)
+    name = section.file.partition(".")[0]
+    train, validation, test = section.splits
+    data = f"{name}, rows to {train} train, to {validation} validate, to {test} test"
+    outcome = make_outcome(TASK, data, rows, clock.monotonic() - started)
+    seconds = {
+        entry: sum(one["result"]["seconds"] for one in (made, *made.get("others", ())))
+        for entry, made in trainings.items()
+    }
+    outcome["notes"] = [
+        f"{entry}: {1 + len(made['others'])} networks, the mean of their forecasts"
+        for entry, made in trainings.items()
+        if "others" in made
+    ]
+    outcome["training"] = {
+        entry: {"seconds": round(seconds[entry], 1), "result": made["result"]}
+        for entry, made in trainings.items()
+    }
+    return outcome
 
 
 def _competition(section: CompetitionSection, dataset: str, seed: int) -> dict[str, Any]:

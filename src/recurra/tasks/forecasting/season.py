@@ -22,6 +22,8 @@ SHARE = 0.25
 BETTER = 0.8
 """A longer season must differ by less than this share of the shorter one."""
 SAMPLE = 64
+SEGMENTS_LOOK_BACK = 4
+"""How many times as far as one step of the forking network the segment network looks back."""
 
 
 def season_ratio(values: Array, season: int) -> float:
@@ -116,6 +118,13 @@ def default_stride(frequency: Frequency, season: int, context: int) -> int:
     return max(1, context // 16)
 
 
+def default_segment(season: int, context: int) -> int:
+    """Rows in a segment: a season where two fit in the window, else an eighth of the window."""
+    if 4 <= season <= context // 2:
+        return season
+    return max(1, context // 8)
+
+
 def default_sequence_length(stride: int) -> int:
     """Recurrent steps of one training sequence."""
     return 24 if stride == 1 else 14
@@ -133,6 +142,20 @@ def design(
     **network: Any,
 ) -> ModelSettings:
     """Model settings for series of `length` training rows; what is given is kept."""
+    if network.get("model") == "segments":
+        context = context or min(
+            SEGMENTS_LOOK_BACK * default_context(frequency, season, length), max(length // 3, 1)
+        )
+        segment = network.pop("segment", None) or default_segment(season, context)
+        return ModelSettings(
+            horizon=horizon,
+            context=context,
+            season=season,
+            segment=segment,
+            stride=stride or 1,
+            sequence_length=sequence_length or 1,
+            **network,
+        )
     context = context or default_context(frequency, season, length)
     stride = stride or default_stride(frequency, season, context)
     return ModelSettings(

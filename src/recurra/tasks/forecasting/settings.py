@@ -13,7 +13,12 @@ from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Loss = Literal["scaled", "relative", "balanced", "competition"]
+Head = Literal["quantiles", "counts"]
+Design = Literal["forking", "segments"]
 MEMBER_FIELDS = (
+    "model",
+    "segment",
+    "linear",
     "context",
     "stride",
     "sequence_length",
@@ -30,6 +35,23 @@ MEMBER_FIELDS = (
 )
 """The settings in which the networks of an ensemble may differ."""
 SEEDS_APART = 1000
+SEGMENTS_ONLY: dict[str, Any] = {
+    "stride": 1,
+    "sequence_length": 1,
+    "cell": "gru",
+    "num_layers": 1,
+    "skip": None,
+    "profile": 0,
+}
+"""What model="segments" has no choice in."""
+SEGMENTS_WHY = {
+    "stride": "which has no steps between windows",
+    "sequence_length": "which has no steps between windows",
+    "cell": "which is a GRU",
+    "num_layers": "which has one layer",
+    "skip": "which has no seasonal skip",
+    "profile": "which sees its window alone",
+}
 
 
 class CheckedModel(BaseModel):
@@ -51,6 +73,11 @@ class CheckedModel(BaseModel):
 class ModelSettings(CheckedModel):
     """Shape of the network and of the window that each of its steps sees; checked when made.
 
+    model    "forking" or "segments", see `network.py` and `segments.py`; the latter has a window
+             and no steps: stride and sequence_length are 1
+    segment  rows in a segment of the window, with model="segments"
+    linear   whether a linear map of the window, solved in closed form, carries the forecast of
+             model="segments", which then learns what is missing
     horizon  steps ahead                     context  rows in the window of one step
     season   rows in one season, 1 for none  stride   rows between two recurrent steps
     sequence_length  recurrent steps of one training sequence
@@ -59,8 +86,12 @@ class ModelSettings(CheckedModel):
              say, where days are the season but weeks repeat better
     profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
              besides the window; 0 for none
+    head     "quantiles", or "counts" for a negative binomial distribution, see `counts.py`
     """
 
+    model: Design = "forking"
+    segment: int | None = Field(default=None, ge=1, le=100_000)
+    linear: bool = False
     horizon: int = Field(ge=1, le=10_000)
     context: int = Field(ge=1, le=100_000)
     season: int = Field(ge=1, le=10_000_000)
@@ -74,11 +105,36 @@ class ModelSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    head: Head = "quantiles"
 
     @field_validator("quantile_levels")
     @classmethod
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
+
+    @model_validator(mode="after")
+    def _check_design(self) -> ModelSettings:
+        if not self.windowed:
+            for name in ("segment", "linear"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name}={getattr(self, name)} has no meaning with model='forking'; leave "
+                        "it out, or use model='segments'"
+                    )
+            return self
+        for name, only in SEGMENTS_ONLY.items():
+            value = getattr(self, name)
+            if value != only:
+                raise ValueError(
+                    f"{name}={value!r} has no meaning with model='segments', {SEGMENTS_WHY[name]}; "
+                    f"leave it out, or use model='forking'"
+                )
+        if self.segment is None or self.segment > self.context:
+            raise ValueError(
+                f"segment={self.segment} does not fit into the window of context={self.context} "
+                "rows; expected a smaller one, or a larger context"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_skip(self) -> ModelSettings:
@@ -118,6 +174,20 @@ class ModelSettings(CheckedModel):
         """Columns of the window of one step, the profile included."""
         return self.context + self.profile_size
 
+    @model_validator(mode="after")
+    def _check_head(self) -> ModelSettings:
+        if self.head == "counts" and (self.windowed or self.loss != "scaled"):
+            raise ValueError(
+                f"head='counts' has a likelihood of its own and goes with model='forking' and "
+                f"loss='scaled', not model={self.model!r} and loss={self.loss!r}; leave these out"
+            )
+        return self
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a forecast depends on the last `context` rows alone, and no state is kept."""
+        return self.model == "segments"
+
     @property
     def season_in_window(self) -> bool:
         """Whether a whole season fits in the window, so that the window itself shows the phase."""
@@ -136,6 +206,8 @@ class ModelSettings(CheckedModel):
     @property
     def reach(self) -> int:
         """Rows before an origin that its step reads, the origin included."""
+        if self.windowed:
+            return self.context
         season = self.season + self.season_smoothing if self.long_season else 0
         return max(self.rows_read, season) + self.stride
 
@@ -143,6 +215,9 @@ class ModelSettings(CheckedModel):
 class ForecasterSettings(CheckedModel):
     """The arguments of `Forecaster`; None leaves a choice to the data."""
 
+    model: Design = "forking"
+    segment: int | None = Field(default=None, ge=1, le=100_000)
+    linear: bool = False
     horizon: int = Field(ge=1, le=10_000)
     context: int | None = Field(default=None, ge=1, le=100_000)
     season: int | None = Field(default=None, ge=1, le=10_000_000)
@@ -156,6 +231,7 @@ class ForecasterSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    head: Head = "quantiles"
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
@@ -169,6 +245,7 @@ class ForecasterSettings(CheckedModel):
     time_format: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     ensemble: int | tuple[dict[str, Any], ...] = 1
+    calibrate: bool = False
 
     @field_validator("ensemble")
     @classmethod

@@ -107,11 +107,11 @@ def run(recipe: Recipe, case: Case, *, progress: bool = True) -> dict[str, Any]:
         seed=case.seed,
     )
     settings = training_settings(section, problem, case)
-    started = clock.monotonic()
+    started, cpu_started = clock.monotonic(), clock.process_time()
     learned = learn(
         problem, network, batch_size=section.batch_size, settings=settings, progress=progress
     )
-    seconds = clock.monotonic() - started
+    seconds, cpu_seconds = clock.monotonic() - started, clock.process_time() - cpu_started
     row = make_result(variant.label, metrics_of(problem, learned))
     where = "" if case.length is None else f", T = {case.length}"
     outcome = make_outcome("longlag", f"{problem.name}{where}", [row], seconds)
@@ -128,6 +128,7 @@ def run(recipe: Recipe, case: Case, *, progress: bool = True) -> dict[str, Any]:
             "steps_done": learned.steps,
             "stopped": learned.stopped,
             "clipped": learned.clipped,
+            "cpu_seconds": round(cpu_seconds, 3),
         },
     }
 

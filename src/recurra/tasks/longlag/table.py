@@ -45,7 +45,8 @@ def _section(outcomes: Sequence[Outcome]) -> list[str]:
     score = _score(outcomes[0])
     has_criterion = outcomes[0]["problem"]["solved_below"] is not None
     solved = ["solved", "steps to solve"] if has_criterion else []
-    names = ["seeds", *solved, f"test {score}", "clipped steps", "seconds", "parameters"]
+    times = ["seconds", "CPU seconds"]
+    names = ["seeds", *solved, f"test {score}", "clipped steps", *times, "parameters"]
     rows = [_row(group, score, has_criterion) for group in _groups(outcomes)]
     return [
         f"## {outcomes[0]['data']}",
@@ -72,6 +73,7 @@ def _row(group: Sequence[Outcome], score: str, has_criterion: bool) -> str:
         _spread([row[score] for row in metrics]),
         f"{statistics.fmean(clipped):.1%}" if clipped else "-",
         f"{statistics.fmean(outcome['seconds'] for outcome in group):.0f}",
+        _cpu_seconds(group),
         f"{group[0]['training']['parameters']:,}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -87,6 +89,12 @@ def _solved(group: Sequence[Outcome]) -> list[str]:
     diverged = all(outcome["training"]["stopped"] == "diverged" for outcome in group)
     how = f"diverged within {longest:,}" if diverged else f"not in {longest:,}"
     return [f"0 of {len(group)}", how]
+
+
+def _cpu_seconds(group: Sequence[Outcome]) -> str:
+    """Of all threads together: what a run costs, also where it had to wait for others."""
+    known = [o["training"]["cpu_seconds"] for o in group if "cpu_seconds" in o["training"]]
+    return f"{statistics.fmean(known):.0f}" if known else "-"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,0 +1,107 @@
+"""Text as subwords: byte-pair encoding by the package tokenizers (extra `language`).
+
+Source: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword
+units", over bytes as in Radford et al. 2019, so that nothing is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from recurra.data.tokenizer import Ids
+from recurra.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_SIZE = 8000
+_LEAST = 257
+
+
+class SubwordTokenizer:
+    """Byte-pair encoding of each line with its end; ids 0 to 255 are the bytes.
+
+    >>> tokenizer = SubwordTokenizer.train(["low lower lowest\\n" * 9], 300)
+    >>> tokenizer.decode(tokenizer.encode("a lower é\\n"))
+    'a lower é\\n'
+    """
+
+    kind: ClassVar[Literal["subword"]] = "subword"
+    unk_id = None
+
+    def __init__(self, model: tokenizers.Tokenizer) -> None:
+        self._model = model
+        self.vocab_size = int(model.get_vocab_size())
+        ids = self.encode("\n")
+        self.end_id = int(ids[-1])
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
+        size = _SIZE if vocab_size is None else vocab_size
+        if size < _LEAST:
+            raise ConfigError(
+                f"vocab_size={size}: subwords need at least {_LEAST}, the 256 bytes and one pair."
+            )
+        package = _package()
+        alphabet = package.pre_tokenizers.ByteLevel.alphabet()
+        model = package.Tokenizer(package.models.BPE())
+        model.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        model.decoder = package.decoders.ByteLevel()
+        trainer = package.trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=alphabet, show_progress=False
+        )
+        model.train_from_iterator(_lines(texts), trainer)
+        return cls(model)
+
+    def encode(self, text: str) -> Ids:
+        encoded = self._model.encode_batch(list(_lines([text])))
+        parts = [np.array(line.ids, dtype=np.int32) for line in encoded]
+        return np.concatenate([np.empty(0, np.int32), *parts])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._model.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self.decode([i]) for i in ids]
+
+    def to_json(self) -> Any:
+        return self._model.to_str()
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        if not isinstance(value, str):
+            raise ValueError("its vocabulary is no text")
+        try:
+            model = _package().Tokenizer.from_str(value)
+        except MissingExtraError:
+            raise
+        except Exception as error:  # the package raises bare ones
+            raise ValueError(str(error)) from error
+        if type(model.model).__name__ != "BPE" or model.get_vocab_size() < _LEAST:
+            raise ValueError("its vocabulary is no byte-pair encoding")
+        return cls(model)
+
+
+def _package() -> Any:
+    try:
+        import tokenizers
+        import tokenizers.decoders
+        import tokenizers.models
+        import tokenizers.pre_tokenizers
+        import tokenizers.trainers
+    except ImportError as error:
+        raise MissingExtraError("tokenizers", "language", "Reading subwords") from error
+    return tokenizers
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Each line with its end; only "\\n" ends one."""
+    for text in texts:
+        begin = 0
+        while begin < len(text):
+            end = text.find("\n", begin) + 1 or len(text)
+            yield text[begin:end]
+            begin = end

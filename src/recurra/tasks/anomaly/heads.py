@@ -1,0 +1,18 @@
+"""Which head a detector's settings ask for."""
+
+from __future__ import annotations
+
+from recurra.tasks.anomaly.alarm import AlarmHead
+from recurra.tasks.anomaly.segment import SegmentHead
+from recurra.tasks.anomaly.settings import AnomalySettings
+from recurra.tasks.anomaly.watch import Head, Watch
+
+
+def make_head(settings: AnomalySettings, channels: int) -> Head:
+    """The head of these settings, for series of so many channels."""
+    return SegmentHead(channels) if settings.head == "segment" else AlarmHead()
+
+
+def make_watch(settings: AnomalySettings, channels: int) -> Watch:
+    """The detector of these settings, for series of so many channels."""
+    return Watch(make_head(settings, channels), channels, settings)

@@ -1,0 +1,230 @@
+"""From examples to a fitted classifier: vocabulary, naive Bayes, training, temperature."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurra.errors import DataError, RunError
+from recurra.runs import RunFolder, read_json, write_json
+from recurra.tasks.sentiment.batches import shorten
+from recurra.tasks.sentiment.calibration import find_temperature
+from recurra.tasks.sentiment.examples import (
+    Examples,
+    check_labels,
+    count_copies,
+    describe_balance,
+    fingerprints,
+    label_order,
+    split_examples,
+)
+from recurra.tasks.sentiment.fitted import Fitted
+from recurra.tasks.sentiment.fitting import Corpus, SentimentTask, all_logits
+from recurra.tasks.sentiment.naive_bayes import NaiveBayes
+from recurra.tasks.sentiment.network import SentimentNetwork
+from recurra.tasks.sentiment.settings import SentimentSettings
+from recurra.tasks.sentiment.words import Vocabulary, WordTable, written_words
+from recurra.training.learner import choose_device
+from recurra.training.loop import TrainingResult, train
+from recurra.training.settings import TrainingSettings
+
+DEFAULT_MINUTES = 10.0
+_DEFAULTS: dict[str, Any] = {"learning_rate": 2e-3, "weight_decay": 0.01}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that training needs, checked: nothing has been trained or written yet."""
+
+    settings: SentimentSettings
+    training: TrainingSettings
+    labels: tuple[str, ...]
+    vocabulary: Vocabulary
+    bayes: NaiveBayes
+    train: Corpus
+    valid: Corpus
+    seen: np.ndarray[Any, np.dtype[np.int64]]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def training_settings(settings: SentimentSettings, steps_per_epoch: int = 100) -> TrainingSettings:
+    """Settings of the training loop. Raises: ConfigError when they contradict each other."""
+    minutes = settings.minutes
+    if minutes is None and settings.steps is None:
+        minutes = DEFAULT_MINUTES
+    values = {
+        "minutes": minutes,
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "device": settings.device,
+        "patience": settings.patience,
+        # Often enough to find the best weights, seldom enough to cost little.
+        "validate_every": min(max(20, steps_per_epoch // 2), 1000),
+    }
+    return TrainingSettings(**{**values, **_DEFAULTS, **settings.training})
+
+
+def plan(given: Examples, valid: Examples | None, settings: SentimentSettings) -> Plan:
+    """Learn the vocabulary and the counts, and encode all texts.
+
+    valid   examples to stop by and to calibrate on; None for a share of the given ones
+    Raises: DataError for too few texts or labels, ConfigError for settings.
+    """
+    labels = label_order(given.labels)
+    if len(labels) < 2:
+        raise DataError(
+            f"{given.source}: every text has the label {labels[0]!r}; expected two or more labels."
+        )
+    notes = [f"{len(given.texts)} texts, {len(labels)} labels: {describe_balance(given.balance)}"]
+    if copies := count_copies(given.texts):
+        notes.append(f"{copies} texts are copies of another one in {given.source}")
+    if valid is None:
+        learned, kept = split_examples(given, settings.validation, settings.seed)
+    else:
+        check_labels(valid, labels)
+        learned, kept = given, valid
+        shared = np.isin(fingerprints(valid.texts), fingerprints(given.texts)).sum()
+        if shared:
+            notes.append(f"{shared} of {len(valid.texts)} validation texts are in training too")
+    notes.append(f"{len(learned.texts)} texts to learn from, {len(kept.texts)} to validate on")
+    words = [written_words(text) for text in learned.texts]
+    targets = _numbers(learned, labels)
+    vocabulary = Vocabulary.learn(
+        words, size=settings.vocab_size, min_count=settings.min_count, buckets=settings.buckets
+    )
+    bayes = NaiveBayes.learn(words, targets, len(labels), settings.lexical_features)
+    table = WordTable(vocabulary)
+    texts = [shorten(table.add(text), settings.train_words) for text in words]
+    cut = sum(len(text) > settings.train_words for text in words)
+    if cut:
+        notes.append(
+            f"{cut} texts are longer than {settings.train_words} words: training sees their "
+            "beginning and end, everything else the whole"
+        )
+    scores = np.stack([bayes.score(*pair) for pair in zip(words, targets, strict=True)])
+    train_corpus = Corpus(table, texts, torch.from_numpy(scores), torch.tensor(targets))
+    notes.append(f"{vocabulary.size - 1} words, {len(bayes.features)} words and pairs counted")
+    training = training_settings(settings, -(-len(texts) // settings.batch_size))
+    choose_device(training)
+    return Plan(
+        settings,
+        training,
+        tuple(labels),
+        vocabulary,
+        bayes,
+        train_corpus,
+        encode(kept.texts, vocabulary, bayes, torch.tensor(_numbers(kept, labels))),
+        np.unique(fingerprints(given.texts)),
+        _digest(learned, kept),
+        tuple(notes),
+    )
+
+
+def encode(
+    texts: Sequence[str],
+    vocabulary: Vocabulary,
+    bayes: NaiveBayes,
+    targets: torch.Tensor | None = None,
+) -> Corpus:
+    """Texts that nothing was learned from, as the network reads them."""
+    table = WordTable(vocabulary)
+    words = [written_words(text) for text in texts]
+    scores = np.stack([bayes.score(text) for text in words])
+    return Corpus(table, [table.add(text) for text in words], torch.from_numpy(scores), targets)
+
+
+def learn(
+    chosen: Plan, run: RunFolder | None, *, resume: bool, progress: bool
+) -> tuple[Fitted, TrainingResult]:
+    """Train what was planned, and find the temperature.
+
+    run   folder for the log and the checkpoints; None for none
+    """
+    settings = chosen.settings
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = SentimentNetwork(chosen.vocabulary.size, len(chosen.labels), settings)
+    task = SentimentTask(network, chosen.train, chosen.valid, settings.batch_size, settings.seed)
+    result = train(
+        task,
+        chosen.training,
+        folder=None if run is None else run.path,
+        resume=resume,
+        progress=progress,
+    )
+    network = network.to("cpu").eval()
+    logits = all_logits(network, chosen.valid)
+    assert chosen.valid.targets is not None
+    temperature = find_temperature(logits, chosen.valid.targets)
+    right = (logits.argmax(1) == chosen.valid.targets).double().mean()
+    summary = {name: value for name, value in asdict(result).items() if name != "history"}
+    summary["valid_accuracy"] = round(float(right), 6)
+    fitted = Fitted(
+        chosen.labels,
+        chosen.vocabulary,
+        chosen.bayes,
+        network,
+        temperature,
+        chosen.seen,
+        {**chosen.training.model_dump(mode="json"), "result": summary},
+        chosen.notes,
+    )
+    return fitted, result
+
+
+def check_same_fit(run: RunFolder, chosen: Plan) -> None:
+    """Check that a resumed run goes on with the texts and settings it began with, if it began.
+
+    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
+    """
+    path = run.checkpoints / "fit.json"
+    if not path.is_file():
+        return
+    before = read_json(path)
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
+    now, then = _comparable(chosen.settings), before["settings"]
+    changed = [
+        f"{name}={then.get(name)!r} (now {value!r})"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
+            "Use them, or start anew with --force."
+        )
+    if before.get("text") != chosen.fingerprint:
+        raise RunError(
+            f"{run.path} was trained on other texts; --resume needs the same table. Use it, or "
+            "start anew with --force."
+        )
+
+
+def note_fit(run: RunFolder, chosen: Plan) -> None:
+    """Write down what a run is trained on, for `check_same_fit`."""
+    now = {"settings": _comparable(chosen.settings), "text": chosen.fingerprint}
+    write_json(run.checkpoints / "fit.json", now)
+
+
+def _comparable(settings: SentimentSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"training"})
+
+
+def _numbers(examples: Examples, labels: Sequence[str]) -> list[int]:
+    known = {label: k for k, label in enumerate(labels)}
+    return [known[label] for label in examples.labels]
+
+
+def _digest(*several: Examples) -> str:
+    digest = hashlib.sha256()
+    for examples in several:
+        for part in (*examples.texts, *examples.labels):
+            digest.update(hashlib.sha256(part.encode("utf-8", "replace")).digest())
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""A classifier's report: scores, calibration, confusions, explained texts, how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recurra.errors import ConfigError, RunError
+from recurra.report import charts
+from recurra.report.page import Page
+from recurra.report.results import metric_names
+from recurra.runs import RunFolder, read_json
+from recurra.tasks.sentiment.evaluation import Evaluation
+from recurra.tasks.sentiment.fitted import Fitted
+from recurra.training.log import read_log
+
+_LONGEST = 3000
+"""Characters of a text that the report explains."""
+_MOST_LABELS = 30
+"""Labels whose confusions are drawn."""
+
+
+def choose_texts(evaluation: Evaluation, texts: Sequence[str], count: int) -> list[int]:
+    """Numbers of texts worth looking at: half the surest right ones, half the surest wrong ones."""
+    probabilities = evaluation.rows["recurra"]
+    right = probabilities.argmax(1) == evaluation.targets
+    order = [k for k in np.argsort(-probabilities.max(1)) if len(texts[k]) <= _LONGEST]
+    sure = [int(k) for k in order if right[k]][: count // 2]
+    return sure + [int(k) for k in order if not right[k]][: count - len(sure)]
+
+
+def run_report(run: RunFolder, gradients: bool = False) -> Page:
+    """The report of a run folder, from its files alone.
+
+    Raises: RunError for files that are damaged; ConfigError for gradients, which it has no page of.
+    """
+    if gradients:
+        raise ConfigError(
+            "--gradients: the report of a classifier does not draw them. Leave it out, and read "
+            f"{run.gradients_path.name} in the run folder."
+        )
+    fitted = Fitted.load(run)
+    page = Page(f"Text classifier: {run.path.name}")
+    if run.metrics_path.is_file():
+        metrics = read_json(run.metrics_path)
+        try:
+            _add_scores(page, metrics)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{run.metrics_path} cannot be used (it has no results of ours). Run `recurra "
+                "sentiment evaluate` again, or remove it."
+            ) from error
+    else:
+        page.warning("This run has not been evaluated: `recurra sentiment evaluate` adds scores.")
+    _add_training(page, fitted, read_log(run.log_path))
+    return page
+
+
+def _add_scores(page: Page, metrics: Mapping[str, Any]) -> None:
+    page.heading("Scores")
+    results = metrics["results"]
+    names = metric_names(results)
+    rows = [[row["model"], *(row["metrics"].get(name) for name in names)] for row in results]
+    page.table(["model", *names], rows, caption=str(metrics["data"]))
+    for note in metrics["notes"]:
+        page.text(f"Note: {note}.")
+    details = metrics["details"]
+    _add_explained(page, details["explained"])
+    page.heading("Is it as sure as it may be?")
+    page.table(
+        ["confidence", "accuracy", "texts"],
+        [[row["confidence"], row["accuracy"], row["n"]] for row in details["reliability"]],
+        caption="Texts by the probability of their likeliest label; both columns should agree.",
+    )
+    labels = details["labels"]
+    if len(labels) <= _MOST_LABELS:
+        page.heading("Confusions")
+        page.table(
+            ["true label", *labels],
+            [[label, *row] for label, row in zip(labels, details["confusion"], strict=True)],
+            caption="Texts of each true label, by the label that they were given.",
+        )
+
+
+def _add_explained(page: Page, explained: Sequence[Mapping[str, Any]]) -> None:
+    if not explained:
+        return
+    page.heading("Why")
+    page.text(
+        "The surest answers, right and wrong. Orange words speak for the label given, blue words "
+        "against it."
+    )
+    for one in explained:
+        verdict = "right" if one["true"] == one["label"] else f"wrong, it is {one['true']}"
+        page.attribution(
+            one["pieces"], one["values"], f"{one['label']} ({one['confidence']:.3f}), {verdict}"
+        )
+
+
+def _add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:
+    result = fitted.training["result"]
+    page.heading("Training")
+    for note in fitted.notes:
+        page.text(note)
+    page.text(
+        f"{result['steps']} steps in {result['seconds']:.0f} s, ended by {result['stopped']}; best "
+        f"weights at step {result['best_step']}. Temperature {fitted.temperature:.3f}. Seed "
+        f"{fitted.training['seed']}."
+    )
+    if history:
+        page.figure(charts.to_svg(charts.loss_curves(history)), "Loss (nats per text)")
