@@ -95,6 +95,24 @@ def test_options_reach_the_forecaster(recurra: Recurra, table: Path, tmp_path: P
     assert [(one["cell"], one["context"]) for one in config["others"]] == [("lstm", 9)]
 
 
+def test_model_is_chosen_by_name_and_says_what_it_keeps(
+    recurra: Recurra, table: Path, tmp_path: Path
+) -> None:
+    words = ("--model", "segments", "--context", "12", "--set", "segment=4")
+    done = recurra(
+        "forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path / "run"
+    )
+    assert done.status == 0, done.err
+    wanted = "window of 12 rows in segments of 4, horizon 4; a stream keeps these rows and no"
+    assert wanted in done.out
+    assert config_of(tmp_path / "run")["model"]["model"] == "segments"
+    words = ("--model", "segment")
+    done = recurra("forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path)
+    assert done.status == 2
+    assert "model='segment'" in done.err
+    assert "'forking' or 'segments'" in done.err
+
+
 @pytest.mark.parametrize("kind", ["toml", "json"])
 def test_options_go_over_the_config_file_and_set_over_both(
     recurra: Recurra, table: Path, tmp_path: Path, kind: str
