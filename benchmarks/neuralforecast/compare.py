@@ -218,8 +218,8 @@ def page(outcomes: list[dict]) -> str:
         f"neuralforecast {STEPS:,} updates, recurra {MINUTES:g} minutes with the design that it",
         "has for hourly data. m4-hourly: 414 series, 48 steps, the official test part.",
         "etth1-96: seven columns as series, z-scored by the training part, 96 steps, every 24th",
-        "window of the test part; training on the training and validation parts. One forecast: the time of a",
-        "forecast for one series by a model in memory.",
+        "window of the test part; training on the training and validation parts. One forecast: the",
+        "time of a forecast for one series by a model in memory.",
         "",
     ]
     for data in dict.fromkeys(outcome["data"] for outcome in outcomes):

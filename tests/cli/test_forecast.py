@@ -382,6 +382,55 @@ def test_predict_draws_paths_of_a_seed(recurra: Recurra, trained: Path, tmp_path
     assert "value" in shown.out.splitlines()[0]
 
 
+def test_train_goes_on_from_a_run(
+    recurra: Recurra, trained: Path, table: Path, tmp_path: Path
+) -> None:
+    words = ("forecast", "train", table, "--from", trained / "run", "--steps", "2")
+    done = recurra(*words, "--out", tmp_path / "tuned")
+    assert done.status == 0, done.err
+    first, tuned = config_of(trained / "run"), config_of(tmp_path / "tuned")
+    assert tuned["model"] == first["model"]
+    assert tuned["training"]["steps"] == 2
+    done = recurra(*words, "--horizon", "9", "--target", "units", "--out", tmp_path / "other")
+    assert done.status == 2
+    assert "horizon, target cannot be given with --from" in done.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_searches_for_settings_first(
+    recurra: Recurra, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from recurra.tasks.forecasting import search
+
+    monkeypatch.setattr(search, "SPACE", {"hidden_size": [5]})
+    done = recurra(
+        "forecast",
+        "train",
+        table,
+        *SALES,
+        *UNTIL,
+        *TINY,
+        "--search",
+        "2",
+        "--out",
+        tmp_path / "run",
+    )
+    assert done.status == 0, done.err
+    assert config_of(tmp_path / "run")["model"]["hidden_size"] == 5
+
+
+def test_predict_explains_the_forecast(recurra: Recurra, trained: Path, table: Path) -> None:
+    done = recurra("forecast", "predict", trained / "run", table, "--explain", "--out", "-")
+    assert done.status == 0, done.err
+    frame = pl.read_csv(io.StringIO(done.out))
+    assert frame.columns == ["store", "date", "target", "input", "attribution"]
+    assert "units" in frame["input"].to_list()
+    done = recurra("forecast", "predict", trained / "run", "--explain")
+    assert done.status == 2
+    assert "--explain needs the table" in done.err
+
+
 def test_train_can_calibrate(recurra: Recurra, table: Path, tmp_path: Path) -> None:
     done = recurra(
         "forecast", "train", table, *SALES, *UNTIL, *TINY, "--calibrate", "--out", tmp_path / "run"

@@ -19,6 +19,7 @@ EXTRAS = {
     "demo": ("vega_datasets",),
     "digits": ("scikit-learn",),
     "language": ("tokenizers",),
+    "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
 }
 NO_CORE = (
     "missing: recurrences run on the reference backend, which gives the same numbers but is slower "

@@ -34,6 +34,9 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path) -> None:
         assert found.texts == ("so 'good'", 'NA "x')
         assert found.labels == ("5", "1")
     assert read_examples(frame, "review", "stars").labels == ("5", "1")
+    named = pl.DataFrame({"name": ["x"], "review": ["y"], "stars": [None]}).to_pandas()
+    with pytest.raises(DataError, match=r"^the table, row 1: no label in column 'stars'"):
+        read_examples(named, "review", "stars")
     floats = frame.with_columns(pl.col("stars").cast(pl.Float64))
     assert read_examples(floats, "review", "stars").labels == ("5", "1")
 

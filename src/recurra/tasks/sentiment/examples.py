@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,10 @@ def read_examples(source: Any, text: str, label: str) -> Examples:
     else:
         table = read_table(source, text=(text, label))
         check_columns(table, (text, label))
-        name = str(source) if isinstance(source, (str, bytes)) or hasattr(source, "name") else ""
         examples = Examples(
             tuple(map(_as_text, table[text].to_list())),
             tuple(map(_as_text, table[label].to_list())),
-            name or "the table",
+            str(source) if isinstance(source, (str, os.PathLike)) else "the table",
         )
     _refuse(examples, "text", text, [k for k, t in enumerate(examples.texts, 1) if not t.strip()])
     empty = [k for k, name in enumerate(examples.labels, 1) if not name.strip()]
@@ -79,7 +79,8 @@ def read_texts(source: Any, text: str) -> list[str]:
 
 def check_labels(examples: Examples, known: Sequence[str]) -> None:
     """Raise a DataError naming the first rows whose label was not trained."""
-    rows = [k for k, label in enumerate(examples.labels, 1) if label not in set(known)]
+    valid = set(known)
+    rows = [k for k, label in enumerate(examples.labels, 1) if label not in valid]
     if rows:
         message = unknown("label", examples.labels[rows[0] - 1], known)
         raise DataError(f"{examples.source}, {_rows(rows)}: {message}")

@@ -89,7 +89,8 @@ class Vocabulary:
         parts = [f"shape:{_shape(word)}"]
         for size in _GRAM_SIZES:
             parts += [marked[k : k + size] for k in range(len(marked) - size + 1)]
-        return np.array([zlib.crc32(part.encode()) % self.buckets for part in parts], np.int64)
+        encoded = (part.encode("utf-8", "replace") for part in parts)
+        return np.array([zlib.crc32(part) % self.buckets for part in encoded], np.int64)
 
     def to_json(self) -> Any:
         """The vocabulary as a JSON value, for `from_json`."""
