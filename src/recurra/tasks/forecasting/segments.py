@@ -81,7 +81,7 @@ class SegmentNetwork(nn.Module):
         width = self.embed.in_features
         short = -window.shape[-1] % width
         segments = functional.pad(window, (short, 0)).reshape(-1, window.shape[-1] + short)
-        segments = segments.unflatten(-1, (-1, width))
+        segments = segments.view(len(segments), segments.shape[-1] // width, width)
         _, h = self.recurrent(torch.relu(self.embed(segments)))
         state: Tensor = h[-1]
         return state.view(*window.shape[:-1], state.shape[-1])
