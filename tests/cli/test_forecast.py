@@ -95,6 +95,24 @@ def test_options_reach_the_forecaster(recurra: Recurra, table: Path, tmp_path: P
     assert [(one["cell"], one["context"]) for one in config["others"]] == [("lstm", 9)]
 
 
+def test_model_is_chosen_by_name_and_says_what_it_keeps(
+    recurra: Recurra, table: Path, tmp_path: Path
+) -> None:
+    words = ("--model", "segments", "--context", "12", "--set", "segment=4")
+    done = recurra(
+        "forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path / "run"
+    )
+    assert done.status == 0, done.err
+    wanted = "window of 12 rows in segments of 4, horizon 4; a stream keeps these rows and no"
+    assert wanted in done.out
+    assert config_of(tmp_path / "run")["model"]["model"] == "segments"
+    words = ("--model", "segment")
+    done = recurra("forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path)
+    assert done.status == 2
+    assert "model='segment'" in done.err
+    assert "'forking' or 'segments'" in done.err
+
+
 @pytest.mark.parametrize("kind", ["toml", "json"])
 def test_options_go_over_the_config_file_and_set_over_both(
     recurra: Recurra, table: Path, tmp_path: Path, kind: str
@@ -362,6 +380,55 @@ def test_predict_draws_paths_of_a_seed(recurra: Recurra, trained: Path, tmp_path
     assert made["sample"].unique().sort().to_list() == [0, 1, 2]
     shown = recurra(*words)
     assert "value" in shown.out.splitlines()[0]
+
+
+def test_train_goes_on_from_a_run(
+    recurra: Recurra, trained: Path, table: Path, tmp_path: Path
+) -> None:
+    words = ("forecast", "train", table, "--from", trained / "run", "--steps", "2")
+    done = recurra(*words, "--out", tmp_path / "tuned")
+    assert done.status == 0, done.err
+    first, tuned = config_of(trained / "run"), config_of(tmp_path / "tuned")
+    assert tuned["model"] == first["model"]
+    assert tuned["training"]["steps"] == 2
+    done = recurra(*words, "--horizon", "9", "--target", "units", "--out", tmp_path / "other")
+    assert done.status == 2
+    assert "horizon, target cannot be given with --from" in done.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_searches_for_settings_first(
+    recurra: Recurra, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from recurra.tasks.forecasting import search
+
+    monkeypatch.setattr(search, "SPACE", {"hidden_size": [5]})
+    done = recurra(
+        "forecast",
+        "train",
+        table,
+        *SALES,
+        *UNTIL,
+        *TINY,
+        "--search",
+        "2",
+        "--out",
+        tmp_path / "run",
+    )
+    assert done.status == 0, done.err
+    assert config_of(tmp_path / "run")["model"]["hidden_size"] == 5
+
+
+def test_predict_explains_the_forecast(recurra: Recurra, trained: Path, table: Path) -> None:
+    done = recurra("forecast", "predict", trained / "run", table, "--explain", "--out", "-")
+    assert done.status == 0, done.err
+    frame = pl.read_csv(io.StringIO(done.out))
+    assert frame.columns == ["store", "date", "target", "input", "attribution"]
+    assert "units" in frame["input"].to_list()
+    done = recurra("forecast", "predict", trained / "run", "--explain")
+    assert done.status == 2
+    assert "--explain needs the table" in done.err
 
 
 def test_train_can_calibrate(recurra: Recurra, table: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recurra import nn
 from recurra.errors import ConfigError, DataError, ShapeError, StoreError
@@ -200,6 +202,38 @@ def test_a_stepper_that_fails_leaves_all_states_as_they_were() -> None:
     assert totals(engine.push(["a", "b"], [1, 1])) == [2, 1]
 
 
+Batches = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from("abcde"), st.integers(-1, 3), st.integers(0, 9)), max_size=12
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(batches=Batches, kept=st.sampled_from([None, 1, 3]))
+def test_the_engine_does_what_one_dict_would_do(batches: Any, kept: int | None) -> None:
+    store = MemoryStore()
+    total: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for batch in batches:
+        engine = StreamEngine(Summing(), store, max_keys=kept)  # a restart before every batch
+        keys, values, seq = ([event[n] for event in batch] for n in range(3))
+        answers = engine.push(keys, values, seq)
+        for n, (key, value, own) in enumerate(batch):
+            before = last.get(key)
+            if before is not None and own <= before:
+                wanted = (REPEATED, total[key], 0) if own == before else (DUPLICATE, None, 0)
+            elif value < 0:
+                wanted = (REFUSED, None, 0)
+            else:
+                gap = 0 if before is None else own - before - 1
+                total[key], last[key] = total.get(key, 0) + value, own
+                wanted = (FRESH, total[key], gap)
+            assert (answers.status[n], totals(answers)[n], answers.gap[n]) == wanted
+        assert len(engine) == len(total)
+
+
 # Bounds
 
 
@@ -231,6 +265,13 @@ def test_idle_streams_are_forgotten_in_memory_and_store_and_begin_anew(tmp_path:
     now[0] += 61
     assert totals(engine.push(["a"], [7])) == [7]
     assert (engine.hot, len(engine)) == (1, 1)
+
+
+def test_more_new_streams_than_there_are_rows_can_come_at_once() -> None:
+    engine = StreamEngine(Summing(), MemoryStore(), idle_s=60, max_keys=10)
+    names = [f"k{n}" for n in range(5000)]
+    assert totals(engine.push(names, [1] * 5000)) == [1] * 5000
+    assert totals(engine.push(names, [2] * 5000)) == [3] * 5000
 
 
 def test_memory_does_not_grow_with_events() -> None:

@@ -36,7 +36,10 @@ SHOWN_ROWS = 60
 def train(
     table: Annotated[Path, typer.Argument(help="CSV (also .gz, .xz) or Parquet, in long form.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    target: Annotated[str, typer.Option(help="Columns to forecast: units[,price].")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Columns to forecast: units[,price] [needed, but with --from]."),
+    ] = None,
     horizon: Annotated[
         int | None, typer.Option(help="Steps ahead [needed, here or in --config].")
     ] = None,
@@ -90,6 +93,14 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any setting, once for each: hidden_size=64."),
     ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(help="Try this many settings first, --minutes each; needs recurra[search]."),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run to fine-tune: its weights, design and columns."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
@@ -129,23 +140,31 @@ def train(
         "device": device,
     }
     settings = merge_settings(config, explicit, set_ or [])
-    if "horizon" not in settings:
-        raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
-    forecaster = Forecaster.from_settings(settings)
-    with _interruptible(out):
-        forecaster.fit(
-            table,
-            time=time,
-            target=split_names(target),
-            series=series,
-            future=split_names(future),
-            past=split_names(past),
-            static=split_names(static),
-            until=until,
-            out=out,
-            force=force,
-            resume=resume,
-        )
+    kept: dict[str, Any] = {"until": until, "out": out, "force": force, "resume": resume}
+    columns: dict[str, Any] = {
+        "time": time,
+        "target": split_names(target),
+        "series": series,
+        "future": split_names(future),
+        "past": split_names(past),
+        "static": split_names(static),
+    }
+    if from_ is not None:
+        _check_fine_tuning(settings, columns, search)
+        forecaster = Forecaster.load(from_)
+        with _interruptible(out):
+            forecaster.fine_tune(table, **settings, **kept)
+    else:
+        if target is None:
+            raise ConfigError("no target is given: add --target COLUMN, the column to forecast.")
+        if "horizon" not in settings:
+            raise ConfigError("no horizon is given: add --horizon N, the number of steps ahead.")
+        forecaster = Forecaster.from_settings(settings)
+        if search is not None:
+            found = forecaster.search(table, trials=search, until=until, **columns)
+            forecaster = Forecaster.from_settings(found.settings)
+        with _interruptible(out):
+            forecaster.fit(table, **columns, **kept)
     result = forecaster.fitted.training["result"]
     if as_json:
         notes = list(forecaster.fitted.notes)
@@ -208,6 +227,10 @@ def predict(
         int | None, typer.Option(help="Write this many scenario paths instead of quantiles.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of --samples; quantiles involve no chance.")] = 0,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Write what the forecast was made of; needs a table."),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -218,7 +241,8 @@ def predict(
       recurra forecast predict runs/sales sales.csv --out next.csv --plot next.png
 
     The answer has one row per series, target and step, and one column per quantile; with --samples
-    one row per path besides, and the column value.
+    one row per path besides, and the column value; with --explain one row per input and its time,
+    with its attribution, the largest first.
     """
     from recurra.cli.output import print_json, print_table
     from recurra.errors import ConfigError
@@ -227,10 +251,17 @@ def predict(
 
     if out == "-" and as_json:
         raise ConfigError("--out - and --json both write to stdout. Give one of them.")
+    if explain and (table is None or samples is not None):
+        raise ConfigError(
+            "--explain needs the table to forecast from, and goes without --samples. Give "
+            "RUN TABLE --explain."
+        )
     check_writable("--out", None if out in (None, "-") else Path(str(out)), TABLES, force)
     check_writable("--plot", plot, PICTURES, force)
     forecaster = Forecaster.load(run)
-    if samples is None:
+    if explain:
+        frame = forecaster.explain(table)
+    elif samples is None:
         frame = forecaster.predict(table)
     else:
         frame = forecaster.sample(table, count=samples, seed=seed)
@@ -290,6 +321,22 @@ def stream(
 
     stepper = Forecaster.load(run).stepper(table, key=key, seq=seq)
     run_stream(stepper, stepper.read, store)
+
+
+def _check_fine_tuning(
+    settings: dict[str, Any], columns: dict[str, Any], search: int | None
+) -> None:
+    """That nothing is asked for that the run to fine-tune has already settled."""
+    from recurra.errors import ConfigError
+
+    given = [name for name in settings if name not in ("minutes", "steps", "training")]
+    given += [name for name, value in columns.items() if value and name != "time"]
+    given += ["search"] if search is not None else []
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} cannot be given with --from: design and columns are those of that "
+            "run. Give --minutes, --steps or --set training.KEY=value, or leave --from out."
+        )
 
 
 @contextlib.contextmanager

@@ -220,7 +220,7 @@ class StreamEngine:
         """Copies of the states of different keys: from the slab, the store, or a fresh start."""
         known = rows >= 0
         if self.idle_s is not None:
-            known &= self._slab.seen[rows] >= now - self._idle_ms()
+            known[known] = self._slab.seen[rows[known]] >= now - self._idle_ms()
         if known.all():
             states, last = self._slab.take(rows), self._slab.last[rows]
         else:

@@ -76,6 +76,16 @@ def test_quantiles_of_large_counts_go_on_as_a_gamma_distribution() -> None:
     torch.testing.assert_close(made, wanted, rtol=0.03, atol=1.0)
 
 
+def test_counting_begins_at_a_probability_that_is_a_number() -> None:
+    """With hardly any dispersion P(0) of a mean of 800 is below the smallest double."""
+    mean, shape = torch.tensor([300.0, 450.0, 800.0]), torch.full((3,), 1e-4)
+    made = count_quantiles(mean, shape, (0.1, 0.5, 0.9))
+    wanted = mean[:, None] + (mean + 1e-4 * mean**2).sqrt()[:, None] * torch.tensor(
+        [-1.2816, 0.0, 1.2816]
+    )
+    torch.testing.assert_close(made, wanted.double(), rtol=0.0, atol=1.5)
+
+
 def slow(count: int, seed: int = 0) -> pl.DataFrame:
     """Sales of a slow mover: none on most days, a few on Saturdays."""
     rng = np.random.default_rng(seed)
@@ -90,7 +100,7 @@ def test_forecast_of_a_slow_mover_knows_its_zeros_and_its_saturdays(tmp_path: An
         forecaster = fitted_on(
             frame.head(364),
             horizon=7,
-            steps=300,
+            steps=200,
             batch_size=32,
             hidden_size=16,
             head=head,
@@ -124,7 +134,7 @@ def test_silent_series_stay_finite() -> None:
     assert (made <= 1.0).all()
 
 
-@pytest.mark.parametrize(("value", "shown"), [(-1.0, "-1"), (2.5, "2.5")])
+@pytest.mark.parametrize(("value", "shown"), [(-1.0, "-1"), (2.5, "2.5"), (1e30, r"1e\+30")])
 def test_what_is_no_count_is_refused(value: float, shown: str) -> None:
     frame = slow(60)
     frame = pl.concat([frame, pl.DataFrame({"time": days(61)[60:], "target": [value]})])

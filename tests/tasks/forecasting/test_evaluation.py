@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ import torch
 from tests.tasks.forecasting.tables import QUICK, days, fitted_on, ramp, read, several, wave
 
 from recurra import Forecaster
-from recurra.errors import DataError
+from recurra.errors import ConfigError, DataError
 from recurra.tasks.forecasting.evaluation import Evaluation
 from recurra.tasks.forecasting.learning import plan
 from recurra.tasks.forecasting.metrics import score
@@ -175,3 +177,32 @@ def test_table_that_starts_after_training_is_said_in_evaluate_and_right_in_predi
     )
     wanted = forecaster.predict(holes)
     assert np.asarray(later["q0.5"]) == pytest.approx(np.asarray(wanted["q0.5"]), rel=1e-5)
+
+
+def test_sliding_backtest_trains_on_that_many_rows_before_each_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from recurra.tasks.forecasting import backtest as module
+
+    seen: list[tuple[float, float]] = []
+    real = module.plan
+
+    def spied(table: Any, *given: Any) -> Any:
+        target = table.series[0].target[:, 0]
+        seen.append((float(target[0]), float(target[-1])))
+        return real(table, *given)
+
+    monkeypatch.setattr(module, "plan", spied)
+    frame = ramp(100)  # 100 … 199
+    forecaster = Forecaster(horizon=5, context=8, **QUICK)
+    evaluation = forecaster.backtest(frame, windows=3, refit="each", sliding=40)
+    assert seen == [(145.0, 184.0), (150.0, 189.0), (155.0, 194.0)]
+    assert evaluation.row.tolist() == [84, 89, 94]
+    assert evaluation.actual[:, 0, 0].tolist() == [185.0, 190.0, 195.0]
+    naive = evaluation.forecasts["naive"][:, 0, 0, 4]
+    assert naive.tolist() == [184.0, 189.0, 194.0]
+    seen.clear()
+    forecaster.backtest(frame, windows=3, refit="each")
+    assert [first for first, _ in seen] == [100.0] * 3
+    with pytest.raises(ConfigError, match=r"sliding=5 rows .* horizon=5"):
+        forecaster.backtest(frame, windows=3, sliding=5)

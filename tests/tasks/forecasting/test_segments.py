@@ -129,6 +129,19 @@ def test_stream_of_a_new_series_equals_batch_from_its_first_row() -> None:
         assert answer == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_update_equals_a_fresh_read_of_the_whole_history(rows: int) -> None:
+    frame = several((70, 60))
+    fit = {"target": ("target", "other")}
+    forecaster = Forecaster(horizon=3, **{**QUICK, **SEGMENTS}).fit(frame.head(40), **fit)
+    new = frame.slice(40, rows)
+    forecaster.update(new)
+    wanted = forecaster.predict(frame.head(40 + rows))
+    made = forecaster.predict()
+    for level in ("q0.1", "q0.5", "q0.9"):
+        assert made[level].to_list() == pytest.approx(wanted[level].to_list(), rel=1e-5)
+
+
 def test_several_targets_and_series_are_saved_and_loaded_to_the_same_bits(tmp_path: Path) -> None:
     frame = several()
     forecaster = Forecaster(horizon=5, **{**QUICK, **SEGMENTS})

@@ -28,8 +28,10 @@ PARAMETERS = 3
 SMALLEST_UNIT = 0.1
 SMALLEST_MEAN = 1e-6
 SMALLEST_SHAPE = 1e-4
-LARGEST_COUNTED = 1_000
-"""Quantiles up to about here are counted one by one, larger ones those of a gamma distribution."""
+LARGEST_COUNT = 1e9
+LARGEST_COUNTED = 500
+"""Quantiles up to about here are counted one by one, larger ones those of a gamma distribution.
+Up to here the probability of 0, from which the count begins, is still a number and not 0."""
 
 
 def negative_binomial(free: Tensor, level: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +56,7 @@ def count_loss(free: Tensor, truth: Tensor, level: Tensor, scale: Tensor) -> Ten
 def count_quantiles(mean: Tensor, shape: Tensor, levels: Sequence[float]) -> Tensor:
     """The smallest count that at least a share τ is not above, (..., Q) float64.
 
-    Beyond a thousand or so the gamma distribution of that mean and variance stands for it, by the
+    Beyond five hundred or so the gamma distribution of that mean and variance stands for it, by the
     cube-root normal approximation (Wilson and Hilferty 1931), rounded.
     """
     tau = torch.tensor(levels, dtype=torch.float64)
@@ -76,7 +78,7 @@ def _counted(mu: Tensor, alpha: Tensor, tau: Tensor) -> Tensor:
     probability = torch.exp(-r * torch.log1p(alpha * mu))
     total = probability.clone()
     out = torch.zeros(len(mu), len(tau), dtype=torch.float64)
-    for y in range(100 * LARGEST_COUNTED):
+    for y in range(20 * LARGEST_COUNTED):
         short = total[:, None] < tau
         if not short.any():
             break
@@ -107,12 +109,13 @@ def check_counts(targets: Sequence[str], series: Sequence[Series]) -> None:
     for one in series:
         for k, name in enumerate(targets):
             seen = one.target[np.isfinite(one.target[:, k]), k]
-            wrong = seen[(seen < 0) | (seen != np.round(seen))]
+            wrong = seen[(seen < 0) | (seen > LARGEST_COUNT) | (seen != np.round(seen))]
             if len(wrong):
                 of = f"series {one.name!r}" if one.name else "the series"
                 raise DataError(
                     f"the target {name!r} of {of} holds {wrong[0]:g}, and head='counts' expects "
-                    "whole numbers of 0 or more. Leave head out, or round the values."
+                    f"whole numbers from 0 to {LARGEST_COUNT:g}. Leave head out, or round "
+                    "the values."
                 )
 
 

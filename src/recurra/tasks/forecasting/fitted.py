@@ -126,7 +126,17 @@ class Fitted:
         return self.calibrated(mean.reshape(len(number), targets, *mean.shape[1:]))
 
     def calibrated(self, quantiles: Array) -> Array:
-        """Quantiles (..., K, horizon, Q) as they are given out: moved, where that was learned."""
+        """Quantiles (..., K, horizon, Q) as they are given out: moved, where that was learned.
+
+        Raises: DataError when one is not a finite number, which nobody should take for a forecast.
+        """
+        if not np.isfinite(quantiles).all():
+            bad = int((~np.isfinite(quantiles)).sum())
+            raise DataError(
+                f"{bad} of {quantiles.size} forecast values are NaN or infinite: the targets are "
+                f"too large to be counted on ({self.schema.target}), or the weights are broken. "
+                "Change the unit of the target, or train again."
+            )
         if self.calibration is None:
             return np.asarray(quantiles)
         moved = self.calibration.apply(quantiles, self.settings.quantile_levels)

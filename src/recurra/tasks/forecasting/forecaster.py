@@ -13,14 +13,20 @@ from recurra.data.series import SeriesSet, read_series
 from recurra.data.tables import read_table
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.runs import RunFolder
+from recurra.tasks.forecasting.attribution import attribute
 from recurra.tasks.forecasting.backtest import backtest
 from recurra.tasks.forecasting.conformal import Calibration
 from recurra.tasks.forecasting.evaluation import Evaluation, evaluate, rolling_origins
 from recurra.tasks.forecasting.fitted import TASK, Fitted
-from recurra.tasks.forecasting.frames import prediction_frame, sample_frame
+from recurra.tasks.forecasting.frames import (
+    attribution_frame,
+    prediction_frame,
+    sample_frame,
+)
 from recurra.tasks.forecasting.held_out import learn_calibration
 from recurra.tasks.forecasting.learning import (
     check_same_fit,
+    fine_tuning,
     learn,
     note_fit,
     plan,
@@ -28,6 +34,7 @@ from recurra.tasks.forecasting.learning import (
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
 from recurra.tasks.forecasting.scenarios import draw_paths
+from recurra.tasks.forecasting.search import Search, Space, search
 from recurra.tasks.forecasting.settings import (
     QUANTILE_LEVELS,
     Design,
@@ -208,13 +215,55 @@ class Forecaster:
         )
         if until is not None:
             table = cut(table, until)
-        chosen = plan(table, self.settings)
+        return self._train(table, None, out, force, resume)
+
+    def fine_tune(
+        self,
+        data: Any,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        training: Mapping[str, Any] | None = None,
+        until: Any = None,
+        out: str | Path | None = None,
+        force: bool = False,
+        resume: bool = False,
+    ) -> Self:
+        """Go on training from the weights that this forecaster has, on a table of the same columns.
+
+        Its series may be others, or newer rows of those it was trained on; afterwards it stands
+        where they end. Design, transforms and scales of covariates stay as they were. Each update
+        is a third as large as in `fit`, unless `training` has a learning_rate. minutes, steps,
+        training: as when made; until, out, force, resume: as in `fit`.
+
+        Raises: DataError for a table that cannot be used, RunError for the folder.
+        """
+        fitted = self.fitted
+        table = self.read(data)
+        if until is not None:
+            table = cut(table, until)
+        settings = fine_tuning(self.settings, minutes, steps, training or {})
+        tuned = type(self).from_settings(settings.model_dump(), progress=self.progress)
+        tuned._train(table, fitted, out, force, resume)
+        self._fitted, self.result, self.settings = tuned._fitted, tuned.result, settings
+        return self
+
+    def _train(
+        self,
+        table: SeriesSet,
+        start: Fitted | None,
+        out: str | Path | None,
+        force: bool,
+        resume: bool,
+    ) -> Self:
+        """Train on a table, from fresh weights or those of `start`."""
+        chosen = plan(table, self.settings, start)
         if resume and out is not None:
-            check_same_fit(RunFolder(out), self.settings, table)
+            check_same_fit(RunFolder(out), self.settings, table, start)
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         run = None if out is None else RunFolder.create(out, force=force, resume=resume)
         if run is not None:
-            note_fit(run, self.settings, table)
+            note_fit(run, self.settings, table, start)
         self._fitted, self.result = learn(
             chosen, None if run is None else run.path, resume=resume, progress=self.progress
         )
@@ -316,18 +365,61 @@ class Forecaster:
         *,
         windows: int = 8,
         refit: Literal["once", "each"] = "once",
+        sliding: int | None = None,
         **columns: Any,
     ) -> Evaluation:
         """Train on what lies before the windows and score them: once, or again before each window.
 
+        A fit sees all rows before its first window, or the last `sliding` of them alone.
         Every fit starts from fresh weights; this forecaster itself is left as it was. `columns` are
         the arguments of `fit` that name columns; those of `fit` when it was trained before.
         """
+        table = self._read_columns(data, columns)
+        return backtest(table, self.settings, windows, refit, sliding, progress=self.progress)
+
+    def search(
+        self,
+        data: Any,
+        *,
+        space: Space | None = None,
+        trials: int = 20,
+        until: Any = None,
+        **columns: Any,
+    ) -> Search:
+        """Train `trials` forecasters with settings out of `space`, and say which were best.
+
+        They are scored on the rows kept for validation alone; `until` as in `fit`. space maps names
+        of settings to a list of choices or a pair (lowest, highest), "training.learning_rate" being
+        one of the training loop's; None for the usual ones. columns: as in `backtest`. This
+        forecaster stays as it was; make the best one by Forecaster(**found.settings).
+
+        Raises: MissingExtraError without Optuna, ConfigError for a space that is none.
+        """
+        table = self._read_columns(data, columns)
+        if until is not None:
+            table = cut(table, until)
+        return search(table, self.settings, space, trials, progress=self.progress)
+
+    def explain(self, data: Any) -> Any:
+        """What the forecast after the last row of each series was made of.
+
+        Returns a long frame of the kind of `data`, the largest attributions first: series, time,
+        target, input, attribution. The attributions of a target add up to what its inputs change,
+        see `attribution.py`.
+        """
+        fitted = self.fitted
+        frame = read_table(
+            data, text=() if fitted.schema.series is None else (fitted.schema.series,)
+        )
+        found = [part for one in self.read(frame).series for part in attribute(fitted, one)]
+        return attribution_frame(fitted.schema, found, frame.implementation)
+
+    def _read_columns(self, data: Any, columns: Mapping[str, Any]) -> SeriesSet:
+        """A table to train on; by the columns of `fit` where none are named."""
         if not columns and self._fitted is not None:
             used = self._fitted.schema.columns
             columns = {role: getattr(used, role) for role in ROLES}
-        table = read_new(data, self.settings, columns)
-        return backtest(table, self.settings, windows, refit, progress=self.progress)
+        return read_new(data, self.settings, columns)
 
     def read(self, data: Any) -> SeriesSet:
         """The series of a table, read as the training table was: its grid, its categories.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recurra.tasks.forecasting.attribution import Attribution
 from recurra.tasks.forecasting.schema import Schema
 
 Array = npt.NDArray[np.float64]
@@ -44,6 +45,20 @@ def sample_frame(
     columns["sample"] = np.tile(np.repeat(np.arange(samples), horizon), count * targets)
     columns["step"] = step
     columns["value"] = paths.transpose(0, 2, 1, 3).reshape(-1)
+    return nw.from_dict(columns, backend=backend).to_native()
+
+
+def attribution_frame(schema: Schema, found: Sequence[Attribution], backend: Any) -> Any:
+    """Long table: one row per series, target, input and time; largest attributions first."""
+    import narwhals as nw
+
+    columns: dict[str, Any] = {}
+    if schema.series is not None:
+        columns[schema.series] = [one.series for one in found for _ in one.name]
+    columns[schema.time] = schema.grid.times(np.concatenate([one.index for one in found]))
+    columns["target"] = [one.target for one in found for _ in one.name]
+    columns["input"] = [name for one in found for name in one.name]
+    columns["attribution"] = np.concatenate([one.value for one in found])
     return nw.from_dict(columns, backend=backend).to_native()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recurra.data.series import Series, SeriesSet
 from recurra.errors import ConfigError, DataError, RunError
@@ -34,6 +35,8 @@ from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
+FINE_TUNING = 1 / 3
+"""Learning rate of fine-tuning, as a share of the usual one."""
 STEPS_WITHOUT_VALIDATION = 500
 NETWORK_FIELDS = (
     "model",
@@ -49,7 +52,7 @@ NETWORK_FIELDS = (
     "profile",
     "head",
 )
-RESERVED = ("step", "target", "sample", "value")
+RESERVED = ("step", "target", "sample", "value", "input", "attribution")
 SMALL_NETWORK = 128
 
 
@@ -107,8 +110,24 @@ def training_settings(
     return TrainingSettings(**{**values, **settings.training})
 
 
-def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
+def fine_tuning(
+    settings: ForecasterSettings,
+    minutes: float | None,
+    steps: int | None,
+    training: Mapping[str, Any],
+) -> ForecasterSettings:
+    """The settings with which training goes on from weights, at a lower rate if none is given."""
+    usual = TrainingSettings.model_fields["learning_rate"].default
+    rate = FINE_TUNING * float(settings.training.get("learning_rate", usual))
+    changed = {**settings.training, "learning_rate": rate, **training}
+    values = {"minutes": minutes, "steps": steps, "training": changed}
+    return ForecasterSettings(**{**settings.model_dump(), **values})
+
+
+def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = None) -> Plan:
     """Choose season, design and split for a table, and lay everything out.
+
+    With `start` training goes on from the weights, designs and schema of what was fitted before.
 
     Raises: DataError when there is nothing to learn from, ConfigError for wrong settings.
     """
@@ -124,13 +143,17 @@ def plan(table: SeriesSet, settings: ForecasterSettings) -> Plan:
     _check_covariates(table, each)
     if settings.head == "counts":
         check_counts(table.columns.target, table.series)
-    models, schema = _designs(table, each)
+    if start is None:
+        models, schema = _designs(table, each)
+    else:
+        models, schema = list(start.members), start.schema
     panel = build_panel(table.series, schema, settings.horizon)
-    made = []
+    made: list[Member] = []
     kept_rows: list[int] = []
     notes: list[str] = [*table.notes]
     for one, model in zip(each, models, strict=True):
-        member, kept = _member(table, one, model, schema, panel, len(each))
+        weights = None if start is None else start.networks[len(made)].state_dict()
+        member, kept = _member(table, one, model, schema, panel, len(each), weights)
         made.append(member)
         kept_rows = kept_rows or kept
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
@@ -151,17 +174,20 @@ def _member(
     schema: Schema,
     panel: Panel,
     share: int,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[Member, list[int]]:
     """One network's training, and the rows of each series that it keeps for validation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(schema, model)
+    if weights is not None:
+        network.load_state_dict(weights)
     kept = [_validation_rows(one, model, settings.validation) for one in table.series]
     lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
     task = ForecastTask(network, panel, train_rows, batch_size, seed, schema.logarithm)
-    if model.linear:
+    if model.linear and weights is None:
         solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
     choose_device(training)
@@ -228,7 +254,9 @@ def _threads_for(model: ModelSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+def check_same_fit(
+    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
+) -> None:
     """Check that a resumed run goes on with the table and settings it began with, if it began.
 
     Raises: RunError naming what differs. Settings of the training loop are its own to compare.
@@ -250,6 +278,11 @@ def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSe
             f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
             "Use them, or start anew with --force."
         )
+    if before.get("start") != _weights_fingerprint(start):
+        raise RunError(
+            f"{run.path} was trained from other weights; --resume needs the same ones. Begin from "
+            "the same run (--from), or start anew with --force."
+        )
     if before.get("table") != _fingerprint(table):
         raise RunError(
             f"{run.path} was trained on other rows or columns; --resume needs the same table, "
@@ -257,14 +290,32 @@ def check_same_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSe
         )
 
 
-def note_fit(run: RunFolder, settings: ForecasterSettings, table: SeriesSet) -> None:
+def note_fit(
+    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
+) -> None:
     """Write down what a run is trained on, for `check_same_fit`."""
-    now = {"settings": _comparable(settings), "table": _fingerprint(table)}
+    now = {
+        "settings": _comparable(settings),
+        "table": _fingerprint(table),
+        "start": _weights_fingerprint(start),
+    }
     write_json(run.checkpoints / "fit.json", now)
 
 
 def _comparable(settings: ForecasterSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"training"})
+
+
+def _weights_fingerprint(start: Fitted | None) -> str | None:
+    """Hash of the weights that training goes on from; None for fresh ones."""
+    if start is None:
+        return None
+    digest = hashlib.sha256()
+    for network in start.networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(table: SeriesSet) -> str:
