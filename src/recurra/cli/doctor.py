@@ -16,6 +16,7 @@ REQUIRED = ("torch", "numpy", "safetensors", "pydantic", "typer", "rich")
 EXTRAS = {
     "forecasting": ("narwhals", "polars", "matplotlib"),
     "baselines": ("statsforecast",),
+    "search": ("optuna",),
     "demo": ("vega_datasets",),
     "digits": ("scikit-learn",),
     "language": ("tokenizers",),
