@@ -64,6 +64,10 @@ def test_window_is_read_in_segments_in_order() -> None:
     assert torch.allclose(made.encode(window), wanted[0], atol=1e-6)
 
 
+def test_no_windows_have_no_forecasts() -> None:
+    assert network()(torch.zeros(0, 12), which(2, 0, 0)).shape == (0, 7, 3)
+
+
 def test_window_that_is_no_multiple_of_a_segment_is_lengthened_by_its_level() -> None:
     made, window = network(context=10), torch.randn(3, 10)
     longer = torch.cat((torch.zeros(3, 2), window), dim=1)

@@ -214,7 +214,7 @@ class AnomalyDetector:
         watch.threshold = watch.threshold if threshold is None else threshold
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
-            watch.know(state, n, len(one))
+            watch.know(state, n, one.counts)
         answers, state = watch_series(
             watch, state, [one.values for one in table.series], [one.clock for one in table.series]
         )
@@ -222,7 +222,7 @@ class AnomalyDetector:
         if threshold != watch.threshold:
             return self.learn(table, threshold)
         alarms = sum(int(rows.alarm.sum()) for rows in answers)
-        rows = np.array([len(one) for one in table.series])
+        rows = sum(len(one) for one in table.series)
         first = table.series[0]
         return Fitted(
             columns=table.columns,
@@ -231,11 +231,11 @@ class AnomalyDetector:
             names=tuple(one.name for one in table.series),
             clocked=first.times.dtype.kind == "M",
             last=np.array([int(one.times.astype(np.int64).max()) for one in table.series]),
-            rows=rows,
+            rows=np.stack([one.counts for one in table.series]),
             state=state,
             training={
-                "rows": int(rows.sum()),
-                "series": len(rows),
+                "rows": rows,
+                "series": len(table.series),
                 "alarms": alarms,
                 "seconds": round(clock.monotonic() - started, 3),
             },

@@ -40,7 +40,8 @@ class Fitted:
     """Everything that watching goes on from.
 
     names      the series of training       last     time of each one's last row, (S,)
-    rows       rows each was trained on     state    arrays (S, ...) after these rows
+    rows       values each channel was trained on, (S, C)
+    state      arrays (S, ...) after these rows
     clocked    whether times are dates, not whole numbers
     """
 
@@ -70,7 +71,7 @@ class Fitted:
             if one.name not in self.names:
                 continue
             known = self.names.index(one.name)
-            watch.know(state, n, int(self.rows[known]))
+            watch.know(state, n, self.rows[known])
             first = int(one.times[:1].astype(np.int64).min(initial=np.iinfo(np.int64).max))
             if len(one) and first > self.last[known]:
                 for name, values in state.items():

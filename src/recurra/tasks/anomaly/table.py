@@ -59,6 +59,11 @@ class Watched:
         return len(self.times)
 
     @property
+    def counts(self) -> Whole:
+        """How many values each channel has, (C,)."""
+        return np.asarray(np.isfinite(self.values).sum(axis=0), np.int64)
+
+    @property
     def clock(self) -> Array:
         """Sine and cosine of the time of day (n, 2); zero for times that are whole numbers."""
         return clock_of(self.times)

@@ -19,6 +19,7 @@ from recurra.tasks.anomaly.lanes import (
     Array,
     Flags,
     State,
+    Whole,
     first_lanes,
     put_lanes,
     take_lanes,
@@ -91,8 +92,8 @@ class Watch:
             "alarmed": np.zeros(series),
         }
 
-    def know(self, state: State, series: int, rows: int) -> None:
-        """Tell a head that stops learning that one series was trained on its first `rows` rows."""
+    def know(self, state: State, series: int, rows: Whole) -> None:
+        """Tell a head that stops learning how many values (C,) of a series training had."""
         if "learning" in state:
             state["learning"][series] = rows
 

@@ -107,7 +107,9 @@ class ForkingNetwork(nn.Module):
         With the head for counts what `counts.py` makes a distribution of, (..., horizon, 3).
         """
         mixed = self.dropout(self.act(self.mix(torch.cat((output, embedded), dim=-1))))
-        free = self.direct(mixed).view(*mixed.shape[:-1], self.settings.horizon, -1)
+        horizon = self.settings.horizon
+        size = self.direct.out_features // horizon  # said in full: there may be no row at all
+        free = self.direct(mixed).view(*mixed.shape[:-1], horizon, size)
         if self.local is not None:
             free = free + self.local(mixed, future)
         centre: Tensor = self.skip(window)

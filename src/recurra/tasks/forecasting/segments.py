@@ -81,17 +81,17 @@ class SegmentNetwork(nn.Module):
         width = self.embed.in_features
         short = -window.shape[-1] % width
         segments = functional.pad(window, (short, 0)).reshape(-1, window.shape[-1] + short)
-        segments = segments.view(len(segments), -1, width)
+        segments = segments.view(len(segments), segments.shape[-1] // width, width)
         _, h = self.recurrent(torch.relu(self.embed(segments)))
         state: Tensor = h[-1]
-        return state.view(*window.shape[:-1], -1)
+        return state.view(*window.shape[:-1], state.shape[-1])
 
     def decode(self, h: Tensor, extra: Tensor) -> Tensor:
         """Quantiles (..., horizon, Q) from states (..., hidden)."""
         steps = self.step_ahead(h, extra)  # (..., segments ahead, hidden)
         levels = len(self.settings.quantile_levels)
         free = self.out(self.dropout(steps))
-        free = free.view(*h.shape[:-1], -1, levels)[..., : self.settings.horizon, :]
+        free = free.flatten(-2).unflatten(-1, (-1, levels))[..., : self.settings.horizon, :]
         quantiles: Tensor = self.sort(free)
         return quantiles
 
