@@ -19,6 +19,7 @@ from recurra import nn
 from recurra.report.results import describe_commit, describe_machine
 from recurra.runs import write_bytes, write_json
 from recurra.training.flow import gradient_flow
+from recurra.training.learner import FLOW_STEPS
 
 # (kind, input, hidden, layers, time, batch)
 CASES = (
@@ -54,7 +55,7 @@ def measure(kind: str, inputs: int, hidden: int, layers: int, steps: int, batch:
         optimiser.step()
 
     def look() -> None:
-        gradient_flow(model, x, last_output)
+        gradient_flow(model, x, last_output, steps=FLOW_STEPS)
 
     rounds = [(milliseconds(train), milliseconds(look)) for _ in range(ROUNDS + 2)][2:]
     step_ms, flow_ms = ([pair[n] for pair in rounds] for n in (0, 1))
@@ -80,8 +81,8 @@ def page(result: dict) -> str:
         "",
         "Time of one measurement by `gradient_flow` beside one training step, in turn,",
         f"float32, medians of {ROUNDS} rounds. The cost is that of",
-        f"`gradient_flow_every={EVERY}`, a measurement in {EVERY} steps, as a share of these",
-        "steps, by medians and by the minima of both.",
+        f"`gradient_flow_every={EVERY}`, a measurement in {EVERY} steps, at {FLOW_STEPS} steps of",
+        "time, as a share of these steps, by medians and by the minima of both.",
         "",
         "| layer | batch, time, input | threads | step ms | measurement ms | cost | by minima |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -134,12 +134,33 @@ def test_more_steps_than_pieces_are_seen_at_their_ends_and_at_the_first() -> Non
     layer = nn.GRU(3, 4, batch_first=True, dtype=torch.float64)
     x = torch.randn(2, 130, 3, dtype=torch.float64)
     found = gradient_flow(layer, x, everywhere).layers[0]
-    assert (len(found.steps), found.steps[:3], found.steps[-1]) == (32, (0, 5, 10), 129)
+    assert (len(found.steps), found.steps[:3], found.steps[-1]) == (64, (0, 2, 4), 129)
     truth = by_single_steps(layer, x)["h"]
     assert found.norms["h"] == pytest.approx([truth[t] for t in found.steps], rel=1e-9)
 
 
-@pytest.mark.parametrize("time", [32, 33, 34, 200])
+def test_fewer_steps_are_looked_at_where_they_are_asked_for() -> None:
+    torch.manual_seed(0)
+    layer = nn.GRU(3, 4, batch_first=True, dtype=torch.float64)
+    x = torch.randn(2, 130, 3, dtype=torch.float64)
+    found = gradient_flow(layer, x, everywhere, steps=32).layers[0]
+    assert (len(found.steps), found.steps[:2], found.steps[-8:]) == (
+        32,
+        (0, 5),
+        (*range(122, 130),),
+    )
+    truth = by_single_steps(layer, x)["h"]
+    assert found.norms["h"] == pytest.approx([truth[t] for t in found.steps], rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [15, 20.0, True])
+def test_too_few_steps_are_refused(steps) -> None:
+    layer = nn.GRU(3, 4, batch_first=True)
+    with pytest.raises(ConfigError, match=rf"steps is {steps!r}; expected a whole number of 16 or"):
+        gradient_flow(layer, torch.randn(2, 9, 3), last, steps=steps)
+
+
+@pytest.mark.parametrize("time", [64, 65, 66, 200])
 def test_a_loss_of_the_first_step_that_is_read_is_seen_there(time) -> None:
     """The reverse direction reads the last step first, and nothing before it."""
     torch.manual_seed(0)
@@ -148,7 +169,7 @@ def test_a_loss_of_the_first_step_that_is_read_is_seen_there(time) -> None:
     for loss, direction, at in ((last, 1, time - 1), (first, 0, 0)):
         found = gradient_flow(layer, x, loss).layers[direction]
         norms = dict(zip(found.steps, found.norms["h"], strict=True))
-        assert len(norms) == 32
+        assert len(norms) == 64
         assert norms.pop(at) == pytest.approx(2.0)  # a sum over 4 units has a gradient of ones
         assert set(norms.values()) == {0.0}
         assert found.memory("h") == "no way back"

@@ -24,7 +24,7 @@ from recurra.cells.cell import State
 from recurra.kernels import dispatch
 from recurra.kernels.sequence import Sequence, cut_time, piece_of
 
-PIECES = 32
+PIECES = 64
 # Steps at the end of a longer call that are pieces of their own: a gradient vanishes there first.
 LAST_STEPS = 8
 
@@ -65,9 +65,10 @@ class Call:
 class Recorder:
     """Runs the calls of layers in pieces, and keeps them in `calls`, in order."""
 
-    def __init__(self, weights: bool = True) -> None:
+    def __init__(self, weights: bool = True, pieces: int = PIECES) -> None:
         self.calls: list[Call] = []
         self._weights = weights
+        self._pieces = pieces
 
     def run(
         self, module: nn.Module, layer: int, calls: SequenceOf[Sequence], backend: str
@@ -77,7 +78,7 @@ class Recorder:
             return dispatch.run_together(calls, backend)
         outputs, finals = [], []
         for sequence in calls if self._weights else map(_without_weights, calls):
-            pieces = _run_pieces(sequence, backend)
+            pieces = _run_pieces(sequence, backend, self._pieces)
             self.calls.append(Call(module, layer, sequence, tuple(pieces)))
             finals.append(pieces[-1].final)
             over_time = sorted(pieces, key=lambda piece: piece.begin)
@@ -89,11 +90,11 @@ _ACTIVE: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
 @contextmanager
-def recording(weights: bool = True) -> Iterator[Recorder]:
+def recording(weights: bool = True, pieces: int = PIECES) -> Iterator[Recorder]:
     """Context in which recurrent layers run in pieces and leave them with the recorder.
 
     weights=False leaves the layers' weights out of the graph, where states are all that is asked
-    for: the way back is cheaper then.
+    for: the way back is cheaper then. A call is cut into `pieces` at most; fewer cost less.
 
     The way back belongs inside as well, where a model recomputes parts of itself on it. Compiled
     models are not seen: they run what was compiled.
@@ -106,7 +107,7 @@ def recording(weights: bool = True) -> Iterator[Recorder]:
     >>> [(piece.begin, piece.end) for piece in recorder.calls[0].pieces][:3]
     [(0, 1), (1, 2), (2, 3)]
     """
-    recorder = Recorder(weights)
+    recorder = Recorder(weights, pieces)
     token = _ACTIVE.set(recorder)
     try:
         yield recorder
@@ -124,7 +125,7 @@ def _without_weights(sequence: Sequence) -> Sequence:
     return sequence._replace(params=params)
 
 
-def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:
+def _run_pieces(sequence: Sequence, backend: str, most: int) -> list[Piece]:
     state = sequence.state
     if state is None:
         state = sequence.cell.initial_state(sequence.batch, sequence.params)
@@ -133,7 +134,7 @@ def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:
         # Gradients of states exist then, also where neither x nor the weights want any.
         state = make_state(*(p if p.requires_grad else p.detach().requires_grad_() for p in state))
     pieces = []
-    for begin, end in _bounds(sequence.time, sequence.reverse):
+    for begin, end in _bounds(sequence.time, sequence.reverse, most):
         output, final = dispatch.run(piece_of(sequence, begin, end, state), backend)
         # Views are nodes of their own: some backends hand out h as the last output as well.
         final = make_state(*(part.view_as(part) for part in final))
@@ -142,18 +143,18 @@ def _run_pieces(sequence: Sequence, backend: str) -> list[Piece]:
     return pieces
 
 
-def _bounds(time: int, reverse: bool) -> list[tuple[int, int]]:
+def _bounds(time: int, reverse: bool, most: int = PIECES) -> list[tuple[int, int]]:
     """(begin, end) of each piece, in the order of processing; the first and the last are one step.
 
     >>> _bounds(129, False)[:3], _bounds(129, True)[:3]
-    ([(0, 1), (1, 6), (6, 11)], [(128, 129), (123, 128), (118, 123)])
+    ([(0, 1), (1, 3), (3, 5)], [(128, 129), (126, 128), (124, 126)])
     >>> _bounds(129, False)[-9:-6]
-    [(115, 121), (121, 122), (122, 123)]
+    [(118, 121), (121, 122), (122, 123)]
     """
-    if time <= PIECES:
+    if time <= most:
         return cut_time(time, time, reverse)
     between = time - 1 - LAST_STEPS
-    middle = cut_time(between, PIECES - 1 - LAST_STEPS, False)
+    middle = cut_time(between, most - 1 - LAST_STEPS, False)
     ends = [1, *(1 + end for _, end in middle), *range(time - LAST_STEPS + 1, time + 1)]
     found = list(itertools.pairwise([0, *ends]))
     return [(time - end, time - begin) for begin, end in found] if reverse else found

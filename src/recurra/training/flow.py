@@ -1,7 +1,7 @@
 """How the gradient of a loss flows back through the recurrent layers of a model, in numbers.
 
 Layers run in pieces of time while the loss is computed (`recurra.kernels.recording`), so that
-dLoss/dState exists between the pieces: after every step of up to 32, else after 32 of them, the
+dLoss/dState exists between the pieces: after every step of up to 64, else after 64 of them, the
 first and the last eight among them.
 """
 
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from recurra.cells.cell import NO_MASKS, Cell, Masks, Params, State
 from recurra.errors import ArgumentError, ConfigError, ShapeError
-from recurra.kernels.recording import Call, Piece, recording
+from recurra.kernels.recording import PIECES, Call, Piece, recording
 from recurra.runs import finite
 from recurra.training.lyapunov import lyapunov_exponents
 
+# Steps that are looked at, at least: the first, the last eight, and some in between.
+FEWEST_STEPS = 16
 # Steps of one row that Lyapunov exponents are computed over.
 WINDOW = 32
 # Steps that gates are looked at, of each call and in all of its rows.
@@ -119,6 +121,7 @@ def gradient_flow(
     loss: Callable[[nn.Module, Any], Tensor],
     *,
     scale: float = 1.0,
+    steps: int = PIECES,
 ) -> GradientFlow:
     """Measure how the gradient of loss(model, batch) flows back through the model's states.
 
@@ -137,9 +140,12 @@ def gradient_flow(
     scale   the way back starts from scale · loss, and norms are divided by it: keeps the gradients
             of float16 from underflow
 
-    Raises: ConfigError when no layer of `recurra.nn` ran, the loss does not depend on one, or scale
-    is not positive; ShapeError when the loss is not a scalar; ArgumentError when it is no tensor,
-    for a model that is no module and a loss that is no function.
+    steps   how many time steps of a call are looked at, at most; 16 or more. The time that a
+            measurement takes is nearly proportional to it
+
+    Raises: ConfigError when no layer of `recurra.nn` ran, the loss does not depend on one, scale is
+    not positive, or steps is below 16; ShapeError when the loss is not a scalar; ArgumentError when
+    it is no tensor, for a model that is no module and a loss that is no function.
 
     >>> from recurra import nn
     >>> _ = torch.manual_seed(0)
@@ -167,7 +173,16 @@ def gradient_flow(
         raise ConfigError(
             f"gradient_flow: scale is {scale!r}; expected a positive, finite number, 1.0 for none."
         )
-    with _left_alone(model), torch.enable_grad(), recording(weights=False) as recorder:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < FEWEST_STEPS:
+        raise ConfigError(
+            f"gradient_flow: steps is {steps!r}; expected a whole number of {FEWEST_STEPS} or "
+            f"more, {PIECES} by default."
+        )
+    with (
+        _left_alone(model),
+        torch.enable_grad(),
+        recording(weights=False, pieces=steps) as recorder,
+    ):
         value = loss(model, batch)
         calls = list(recorder.calls)  # a model that recomputes parts of itself adds to them
         _check(value, calls)

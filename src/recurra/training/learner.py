@@ -30,6 +30,10 @@ from recurra.training.task import TrainingTask
 _SMALLEST_SCALE = 2.0**-10
 
 
+FLOW_STEPS = 32
+"""Time steps that the gradient's flow is measured at while training, which has to stay cheap."""
+
+
 class StepReport(NamedTuple):
     """What one step saw: the loss, the gradient's norm before clipping, and whether it clipped."""
 
@@ -139,7 +143,11 @@ class Learner:
         # Gradients of float16 need the scale that training gives them.
         scale = 1.0 if self._scaler is None else self._scaler.get_scale()
         return gradient_flow(
-            self.model, step, lambda _, step: self._forward(step, self.state)[0], scale=scale
+            self.model,
+            step,
+            lambda _, step: self._forward(step, self.state)[0],
+            scale=scale,
+            steps=FLOW_STEPS,
         )
 
     def _forward(self, step: int, state: Any) -> tuple[Tensor, Any]:

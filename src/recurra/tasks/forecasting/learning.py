@@ -27,7 +27,7 @@ from recurra.tasks.forecasting.held_out import (
 )
 from recurra.tasks.forecasting.linear_skip import solve_linear
 from recurra.tasks.forecasting.panel import Panel
-from recurra.tasks.forecasting.schema import Schema, build_panel, learn_schema
+from recurra.tasks.forecasting.schema import Schema, build_panel, check_size, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
 from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings, members
 from recurra.training.learner import choose_device
@@ -132,6 +132,8 @@ def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = 
     Raises: DataError when there is nothing to learn from, ConfigError for wrong settings.
     """
     _check_names(table, settings)
+    for series in table.series:
+        check_size(series.target)
     longest = max(int(np.isfinite(one.target).any(axis=1).sum()) for one in table.series)
     if longest <= settings.horizon:
         raise DataError(

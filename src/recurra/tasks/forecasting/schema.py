@@ -31,9 +31,13 @@ class CovariateScale(BaseModel):
 
     @classmethod
     def of(cls, values: Array) -> CovariateScale:
-        """Of the columns of `values` (n, columns); a constant column is left as it is."""
+        """Of the columns of `values` (n, columns); a constant column is left as it is.
+
+        Values count up to 1e100, whose squares are numbers still.
+        """
         if not values.shape[1]:
             return cls(mean=(), deviation=())
+        values = np.clip(values, -LARGEST, LARGEST)
         seen = np.where(np.isfinite(values).any(0), values, 0.0)
         mean, deviation = np.nanmean(seen, 0), np.nanstd(seen, 0)
         deviation = np.where(deviation > 1e-12, deviation, 1.0)
@@ -41,6 +45,7 @@ class CovariateScale(BaseModel):
 
     def apply(self, values: Array) -> Array:
         """Columns in units of their deviation; NaN, where nothing is known, stays."""
+        values = np.clip(values, -LARGEST, LARGEST)
         return np.asarray((values - np.array(self.mean)) / np.array(self.deviation))
 
 
@@ -155,17 +160,22 @@ def suits_logarithm(values: Sequence[Array]) -> bool:
     return suited >= 0.95 * len(values)
 
 
+def check_size(target: Array) -> None:
+    """Raises: DataError for a value whose square is no longer a number."""
+    if (np.abs(target) > LARGEST).any():
+        raise DataError(
+            f"a target holds {np.nanmax(np.abs(target)):g}; expected values up to {LARGEST:g}. "
+            "Correct it, or change the unit."
+        )
+
+
 def transform(target: Array, schema: Schema) -> Array:
     """Targets (n, K) on the scale that is modelled.
 
     What has no logarithm, 0 or less in a target that training never saw near 0, is missing.
     Raises: DataError for a value whose square is no longer a number.
     """
-    if (np.abs(target) > LARGEST).any():
-        raise DataError(
-            f"a target holds {np.nanmax(np.abs(target)):g}; expected values up to {LARGEST:g}. "
-            "Correct it, or change the unit."
-        )
+    check_size(target)
     out = target.copy()
     for k, logarithm in enumerate(schema.logarithm):
         if logarithm:
