@@ -5,9 +5,9 @@ Each series has a part to learn from, without labels, and a part that is scored.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
+import json
 import lzma
 import tarfile
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ def read_smap_msl() -> list[Labelled]:
         for row in csv.DictReader(file):
             name = row["chan_id"]
             label = flags.setdefault(name, np.zeros(len(arrays["test"][name]), bool))
-            for start, end in ast.literal_eval(row["anomaly_sequences"]):
+            for start, end in json.loads(row["anomaly_sequences"]):
                 label[start : end + 1] = True
     return [
         Labelled(name, arrays["train"][name][:, :1], arrays["test"][name][:, :1], label)
