@@ -26,8 +26,18 @@ from recurra.tasks.forecasting.forecaster import Forecaster
 KILLS = 6
 
 
-def live(folder: Path, run: Path, life_s: float | None) -> int:
-    """Fork a `recurra forecast train --resume`, kill it after `life_s`, return its exit status."""
+def last_step(run: Path) -> int:
+    """The step of the last checkpoint in a run folder, 0 where there is none."""
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    return int(saved[-1].stem.removeprefix("step-")) if saved else 0
+
+
+def live(folder: Path, run: Path, life_s: float | None, *, steps: int = 0) -> int:
+    """Fork a `recurra forecast train --resume`, kill it, return its exit status.
+
+    The kill comes `life_s` after the birth, or after the `steps`-th new step that reached the disk.
+    """
+    until = last_step(run) + steps
     process = os.fork()
     if process == 0:
         words = [str(folder / "sales.csv"), *SALES, *UNTIL, *TINY, "--steps", "40", "--resume"]
@@ -40,6 +50,10 @@ def live(folder: Path, run: Path, life_s: float | None) -> int:
         finally:
             os._exit(70)
     if life_s is not None:
+        while last_step(run) < until:
+            if (ended := os.waitpid(process, os.WNOHANG))[0]:
+                return os.waitstatus_to_exitcode(ended[1])
+            time.sleep(0.001)
         time.sleep(life_s)
         os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -63,12 +77,13 @@ def main(folder: Path, seed: int) -> None:
     assert live(folder, folder / "whole", None) == 0
     whole_s = time.monotonic() - began
     found = []
-    for _ in range(KILLS):
-        status = live(folder, folder / "killed", rng.uniform(0.1, 0.4) * whole_s)
+    for kill in range(KILLS):
+        # Every other life is killed while it trains, however fast or busy the machine is.
+        while_training = {"life_s": rng.uniform(0, 0.02), "steps": rng.randint(1, 6)}
+        early = {"life_s": rng.uniform(0.1, 0.25) * whole_s}
+        status = live(folder, folder / "killed", **(while_training if kill % 2 else early))
         assert status in (0, -signal.SIGKILL), status
-        saved = sorted((folder / "killed" / "checkpoints").glob("step-*"))
-        step = int(saved[-1].stem.removeprefix("step-")) if saved else 0
-        found.append([status, step, what_is_there(folder / "killed")])
+        found.append([status, last_step(folder / "killed"), what_is_there(folder / "killed")])
     assert live(folder, folder / "killed", None) == 0
     print(json.dumps(found))
 
