@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,6 +23,7 @@ from recurra.tasks.speech.learning import (
     plan,
     training_settings,
 )
+from recurra.tasks.speech.search import Search
 from recurra.tasks.speech.settings import CellName, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
@@ -197,29 +198,39 @@ class Transcriber:
         audio: str = "audio",
         text: str = "text",
         audio_root: str | Path | None = None,
-        beam_size: int | None = None,
         skip_bad: bool = False,
+        **search: Any,
     ) -> Evaluation:
         """Word and character error rates over recordings, all of them together.
 
-        Columns and roots as in `fit`; beam_size as in `predict`.
+        Columns and roots as in `fit`; search as in `predict`.
         Raises: DataError for recordings that cannot be read or have no transcript, all of them
         listed.
         """
         source = _source(table, audio, text, audio_root)
-        return evaluate(self.fitted, source, beam_size=beam_size, skip_bad=skip_bad)
+        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad)
 
-    def predict(self, audio: Sequence[Any], *, beam_size: int | None = None) -> list[Transcript]:
+    def predict(self, audio: Sequence[Any], **search: Any) -> list[Transcript]:
         """What is said in each recording: paths, or arrays of samples at the model's rate.
 
-        beam_size   the likeliest text that a prefix beam of so many finds, its paths summed; None:
-                    the likeliest character at every step, which is faster and mostly the same
-        Raises: DataError for a file that cannot be read, ConfigError for a beam_size below 1.
+        search   options of `Search`. beam_size: the likeliest text that a prefix beam of so many
+                 finds, its paths summed; None takes the likeliest character at every step, which
+                 is faster. language_model (an ARPA file of words, or a trained LanguageModel) with
+                 language_weight and word_bonus; hot_words with hot_boost
+
+        Raises: DataError for a file that cannot be read; ConfigError for an option that is unknown,
+        out of range or does not fit the model.
         """
+        return list(self.transcripts(audio, **search))
+
+    def transcripts(self, audio: Sequence[Any], **search: Any) -> Iterator[Transcript]:
+        """As `predict`, one after another, as they are made."""
         if isinstance(audio, str | Path):
             raise DataError(f"predict takes a list of recordings; pass [{str(audio)!r}].")
-        fitted = self.fitted
-        return [fitted.transcribe(self._samples(one), beam_size) for one in audio]
+        fitted, chosen = self.fitted, Search.of(search)
+        scorer = chosen.scorer(fitted.design)
+        for one in audio:
+            yield fitted.transcribe(self._samples(one), chosen.width, scorer)
 
     def stream(self, *, sample_rate: int | None = None, pause_s: float = PAUSE_S) -> SpeechStream:
         """One sound that is transcribed as it comes, see `SpeechStream`."""
