@@ -23,6 +23,8 @@ SILENT = 1e-3
 """Largest sample, of full scale 1, of a recording that counts as silence: -60 dB."""
 CLIPPED = 1e-3
 """Share of samples at full scale from which a recording counts as clipped."""
+SMALLEST = 0.1
+"""Least standard deviation that a feature is divided by, in nats of power."""
 LISTED = 10
 """Findings that a message lists; more are counted."""
 
@@ -85,7 +87,8 @@ class Store:
             total += values.sum(0)
             squares += np.square(values).sum(0)
         mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-10))
+        # Bins that never change, as above the band of a telephone, stay small when they do.
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, SMALLEST**2))
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
