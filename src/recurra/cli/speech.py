@@ -68,6 +68,10 @@ def train(
         bool | None,
         typer.Option("--streaming", help="Transcribe while a sound goes on; more errors."),
     ] = None,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording of noise to mix in, see noise_db; may be repeated."),
+    ] = None,
     skip_bad: Skip = False,
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
@@ -123,6 +127,7 @@ def train(
             audio_root=audio_root,
             valid=valid,
             valid_audio_root=valid_audio_root,
+            noise=noise or (),
             skip_bad=skip_bad,
             out=out,
             force=force,

@@ -19,7 +19,7 @@ from recurra.report.charts import Alignment
 from recurra.runs import RunFolder
 from recurra.tasks.speech.examples import fill, find_alphabet
 from recurra.tasks.speech.fitted import Fitted
-from recurra.tasks.speech.fitting import ctc_loss, mask_features
+from recurra.tasks.speech.fitting import ctc_loss
 from recurra.tasks.speech.learning import AudioFiles
 from recurra.tasks.speech.report import run_report
 from recurra.tasks.speech.settings import SpeechSettings
@@ -184,17 +184,6 @@ def test_the_loss_is_that_of_all_paths_per_character() -> None:
     total = sum(p[0, a] * p[1, b] * p[2, c] for a, b, c in paths)
     loss = ctc_loss(logits, torch.tensor([3]), torch.tensor([1]), torch.tensor([1]))
     assert float(loss) == pytest.approx(-float(total.log()), rel=1e-6)  # it computes in float32
-
-
-def test_masks_are_no_larger_than_they_may_be() -> None:
-    settings = SpeechSettings(time_masks=1, time_width=40, frequency_masks=1, frequency_width=9)
-    widest = [0, 0]
-    for seed in range(200):
-        masked = mask_features(torch.ones(100, 80), settings, torch.Generator().manual_seed(seed))
-        rows, columns = (masked == 0).all(1).sum(), (masked == 0).all(0).sum()
-        widest = [max(widest[0], int(rows)), max(widest[1], int(columns))]
-        assert int((masked == 0).sum()) == rows * 80 + columns * 100 - rows * columns
-    assert widest == [20, 9]  # a fifth of the frames, although 40 were allowed
 
 
 def test_statistics_are_those_of_all_frames_and_faster_copies_fit_their_text() -> None:

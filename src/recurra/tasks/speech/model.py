@@ -47,6 +47,9 @@ class Transcriber:
     batch_size        recordings in an update
     speeds            further speeds that recordings are heard at in training
     gain_db           training makes recordings up to so much louder or softer
+    noise_db, noise_share
+                      training mixes noise into so large a share of the recordings, the sound from
+                      noise_db[0] to noise_db[1] dB above it; noise_db None for none
     frequency_masks, frequency_width, time_masks, time_width
                       SpecAugment: how many masks, and how many bins and frames each has at most
     minutes, steps    length of training, on the clock or in updates; 10 minutes when both are None
@@ -89,6 +92,8 @@ class Transcriber:
         batch_size: int = 16,
         speeds: Sequence[float] = (0.9, 1.0, 1.1),
         gain_db: float = 6.0,
+        noise_db: tuple[float, float] | None = None,
+        noise_share: float = 0.5,
         frequency_masks: int = 2,
         frequency_width: int = 15,
         time_masks: int = 2,
@@ -148,6 +153,7 @@ class Transcriber:
         audio_root: str | Path | None = None,
         valid: Table | None = None,
         valid_audio_root: str | Path | None = None,
+        noise: Sequence[Any] = (),
         skip_bad: bool = False,
         out: str | Path | None = None,
         force: bool = False,
@@ -160,6 +166,8 @@ class Transcriber:
                              of the table
         valid                recordings to find the best weights by, with the same columns; None for
                              the last rows of `table`. valid_audio_root None: audio_root
+        noise                recordings of noise to mix in as `noise_db` says, paths or samples;
+                             without any, steady noise is made
         skip_bad             leave out recordings that cannot be used; they are in `findings`
         out, force, resume   run folder to write; replace the run in it; go on with it
 
@@ -176,7 +184,9 @@ class Transcriber:
             valid_source = _source(valid, audio, text, root)
         # The features lie beside the run, where there is room for it too.
         folder = run.path.parent if run is not None and run.path.parent.is_dir() else None
-        chosen = plan(source, valid_source, self.settings, skip_bad=skip_bad, folder=folder)
+        chosen = plan(
+            source, valid_source, self.settings, noise=noise, skip_bad=skip_bad, folder=folder
+        )
         self.findings = chosen.findings
         if resume and run is not None:
             check_same_fit(run, chosen, self.settings)
