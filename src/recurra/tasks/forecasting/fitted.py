@@ -17,6 +17,7 @@ from torch import Tensor
 from recurra.data.series import Series
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.conformal import Calibration
 from recurra.tasks.forecasting.dependence import Dependence, is_correlation
 from recurra.tasks.forecasting.encode import Network, forecast_rows
@@ -257,8 +258,10 @@ def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
 
 def make_network(schema: Schema, settings: ModelSettings) -> Network:
     """An untrained network for tables of this schema."""
-    if settings.windowed:
+    if settings.model == "segments":
         return SegmentNetwork(settings, len(schema.target))
+    if settings.model == "autoregressive":
+        return AutoregressiveNetwork(settings, len(schema.target), schema.baseline)
     calendar = len(schema.grid.calendar_names)
     future = len(schema.future_scale.mean) + calendar
     extra = extra_size(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.counts import count_loss
 from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
@@ -18,6 +19,8 @@ from recurra.tasks.forecasting.losses import error_units, forecast_loss
 from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
+MAX_DRAWN_ORIGINS = 64
+"""Of these where a forecast is drawn path by path, at a hundred times the cost."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,10 @@ class ForecastTask:
         With the head for counts their negative log-likelihood.
         """
         device = self.model.embed.weight.device
-        shape = batch.truth.shape[:2]
-        quantiles = self.model(
-            batch.steps.window.view(*shape, -1).to(device),
-            batch.steps.extra.view(*shape, -1).to(device),
-            batch.future.view(*shape, *batch.future.shape[1:]).to(device),
-            batch.lengths,
-        )
-        truth = batch.truth.to(device)
+        truth = batch.truth.to(device).flatten(0, 1)
+        free = self._quantiles(batch, truth)
         known = torch.isfinite(truth)
-        free = quantiles.flatten(0, 1)
-        truth, known = torch.where(known, truth, 0.0).flatten(0, 1), known.flatten(0, 1)
+        truth = torch.where(known, truth, 0.0)
         if self.model.settings.head == "counts":
             each = count_loss(free, truth, batch.steps.level, batch.steps.scale)
         else:
@@ -136,6 +132,18 @@ class ForecastTask:
                 self.units,
             )
         return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
+
+    def _quantiles(self, batch: Batch, truth: Tensor) -> Tensor:
+        """What the network makes of a batch's N steps, (N, horizon, ...); truth (N, horizon)."""
+        window, extra = batch.steps.window.to(truth.device), batch.steps.extra.to(truth.device)
+        if isinstance(self.model, AutoregressiveNetwork):
+            return self.model.teach(window, extra, truth)
+        shape = batch.truth.shape[:2]
+        future = batch.future.view(*shape, *batch.future.shape[1:]).to(truth.device)
+        made: Tensor = self.model(
+            window.view(*shape, -1), extra.view(*shape, -1), future, batch.lengths
+        )
+        return made.flatten(0, 1)
 
     def validate(self) -> float | None:
         """Pinball loss in units of each origin's scale, over the rows kept from training."""
@@ -190,8 +198,10 @@ class ForecastTask:
         channel, row = torch.cat(channels), torch.cat(rows)
         known = torch.isfinite(self._truth(channel, row)).any(1)
         channel, row = channel[known], row[known]
-        if len(row) > MAX_VALIDATION_ORIGINS:
+        drawn = isinstance(self.model, AutoregressiveNetwork)
+        most = MAX_DRAWN_ORIGINS if drawn else MAX_VALIDATION_ORIGINS
+        if len(row) > most:
             rng = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(len(row), generator=rng)[:MAX_VALIDATION_ORIGINS].sort().values
+            chosen = torch.randperm(len(row), generator=rng)[:most].sort().values
             channel, row = channel[chosen], row[chosen]
         return channel, row

@@ -33,7 +33,7 @@ from recurra.tasks.forecasting.learning import (
     training_settings,
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
-from recurra.tasks.forecasting.scenarios import draw_paths
+from recurra.tasks.forecasting.scenarios import draw_paths, draw_rows, draws_itself
 from recurra.tasks.forecasting.search import Search, Space, search
 from recurra.tasks.forecasting.settings import (
     QUANTILE_LEVELS,
@@ -63,8 +63,9 @@ class Forecaster:
 
     horizon         steps ahead
     model           "forking", a causal network that reads every row once and forecasts from every
-                    step; or "segments", a GRU over pieces of a look-back window, which takes no
-                    covariates and suits long horizons; see `network.py` and `segments.py`
+                    step; "segments", a GRU over pieces of a look-back window, which suits long
+                    horizons; or "autoregressive", which draws one row after the other. The latter
+                    two take no covariates; see `network.py`, `segments.py`, `autoregressive.py`
     context         rows in the window of one step; from the frequency and season when None, as are
                     stride, the rows between steps, and sequence_length, the steps in training;
                     with model="segments" the look-back, `segment` the rows in one piece of it, and
@@ -304,17 +305,33 @@ class Forecaster:
         made = last_quantiles(fitted, series)
         return frame.implementation, [one.name for one in series], last, made
 
+    def _states(self, data: Any) -> tuple[Any, Mapping[str, SeriesState]]:
+        """(kind of frame, state of each series of `data` after its last row)."""
+        fitted = self.fitted
+        if data is None:
+            return "polars", fitted.states
+        frame = read_table(
+            data, text=() if fitted.schema.series is None else (fitted.schema.series,)
+        )
+        return frame.implementation, states_after(fitted, self._read_on(frame).series)
+
     def sample(self, data: Any = None, *, count: int = 100, seed: int = 0) -> Any:
         """`count` scenario paths for each series: what may come, step for step together.
 
         Each step has the quantiles that `predict` gives, and steps and targets move together as
-        they did in held-out windows; see `dependence.py`. `data` as in `predict`.
+        they did in held-out windows; see `dependence.py`. With model="autoregressive" each row is
+        drawn from what the path came to before it; see `autoregressive.py`. `data` as in `predict`.
 
         Returns a long frame of the kind of `data`: series, time, target, sample, step, value.
         """
         fitted = self.fitted
-        backend, names, last, quantiles = self._forecast(data)
-        paths = draw_paths(fitted, quantiles, count, seed)
+        if draws_itself(fitted):
+            backend, states = self._states(data)
+            names, last = list(states), np.array([state.index for state in states.values()])
+            paths = draw_rows(fitted, list(states.values()), count, seed)
+        else:
+            backend, names, last, quantiles = self._forecast(data)
+            paths = draw_paths(fitted, quantiles, count, seed)
         return sample_frame(fitted.schema, names, last, paths, backend)
 
     def calibrate(self, data: Any, *, windows: int | None = None) -> Calibration:

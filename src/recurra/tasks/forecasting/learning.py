@@ -344,9 +344,10 @@ def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> N
     """A network that reads windows of the targets alone has no use for covariates."""
     columns = table.columns
     given = (*columns.future, *columns.past, *columns.static)
-    if given and any(one.model == "segments" for one in each):
+    windowed = [one.model for one in each if one.model != "forking"]
+    if given and windowed:
         raise ConfigError(
-            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"model={windowed[0]!r} reads the targets alone and takes no covariates, but "
             f"{', '.join(given)} are given. Leave them out, or use model='forking'."
         )
 
@@ -418,8 +419,9 @@ def _describe(
 
 def _describe_window(model: ModelSettings) -> str:
     if model.windowed:
+        cut = f" in segments of {model.segment}" if model.segment else ", row by row"
         return (
-            f"window of {model.context} rows in segments of {model.segment}, horizon "
-            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+            f"window of {model.context} rows{cut}, horizon {model.horizon}; a stream keeps these "
+            "rows and no recurrent state"
         )
     return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"
