@@ -157,6 +157,7 @@ class _Run:
 
     def _begin(self, resume: bool) -> None:
         if self.checkpoints is None:
+            self._validate_start()
             return
         newest = self.checkpoints.newest()
         if newest is not None and not resume:
@@ -172,7 +173,12 @@ class _Run:
         if self.flows is not None:
             self.flows.open(self.done)
         if loaded is None:
+            self._validate_start()
             self._save()  # finds out now, not in half an hour, whether the folder can be written
+
+    def _validate_start(self) -> None:
+        if self.settings.validate_start:
+            self._validate()
 
     def _restore(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         assert self.checkpoints is not None

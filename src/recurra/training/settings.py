@@ -36,6 +36,8 @@ class TrainingSettings(BaseModel):
     precision            "bfloat16" and "float16" compute the loss under autocast; weights stay
                          float32, "float16" needs CUDA
     validate_every       steps between validations
+    validate_start       validate before the first step too, so that weights which were good from
+                         the start are kept where training makes them worse
     patience             validations without a better one after which training stops
     target_loss          validation loss below which the task is solved, and training stops
     checkpoint_every_s   seconds between checkpoints; this setting and `gradient_flow_every` are the
@@ -65,6 +67,7 @@ class TrainingSettings(BaseModel):
     precision: Precision = "float32"
     seed: int = Field(0, ge=0, lt=2**63)
     validate_every: int = Field(100, ge=1)
+    validate_start: bool = False
     patience: int | None = Field(None, ge=1)
     target_loss: float | None = None
     checkpoint_every_s: float = Field(30.0, ge=0)

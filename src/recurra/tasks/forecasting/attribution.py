@@ -72,11 +72,11 @@ def attribute(fitted: Fitted, series: Series) -> list[Attribution]:
     for k, target in enumerate(fitted.schema.target):
         sums: dict[tuple[int, str], float] = {}
         change = 0.0
-        for network in fitted.networks:
+        for share, network in zip(fitted.shares, fitted.networks, strict=True):
             parts, moved = _of_network(network, panel, k, last, fitted.schema)
-            change += moved / len(fitted.networks)
+            change += share * moved
             for key, value in parts:
-                sums[key] = sums.get(key, 0.0) + value / len(fitted.networks)
+                sums[key] = sums.get(key, 0.0) + share * value
         order = sorted(sums, key=lambda key: -abs(sums[key]))
         found.append(
             Attribution(

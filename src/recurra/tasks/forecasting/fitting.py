@@ -58,8 +58,8 @@ class ForecastTask:
         needed: int | Tensor = settings.context // 3
         if settings.windowed:  # whole windows, where there are more than a few
             needed = ((train_rows - observed) // 2).clamp(max=settings.context)
-        elif settings.season_in_window:
-            needed = settings.season
+        elif settings.level_rows > 1:
+            needed = settings.level_rows
         needed = torch.as_tensor(needed).clamp(min=2)
         self.first_origin = torch.minimum(observed + needed - 1, train_rows - 2).clamp(min=0)
         self.trainable = torch.nonzero(train_rows - observed >= 2).squeeze(1)
@@ -88,6 +88,8 @@ class ForecastTask:
         channel = self.trainable[torch.cat(drawn)[: self.batch_size]]
         low, high = self.first_origin[channel], self.train_rows[channel] - 1
         origin = low + (torch.rand(len(channel), generator=rng) * (high - low)).long()
+        if settings.aligned:
+            origin = _aligned(origin, low, high, settings.season)
         lengths = (torch.div(origin, settings.stride, rounding_mode="floor") + 1).clamp(
             max=settings.sequence_length
         )
@@ -205,3 +207,9 @@ class ForecastTask:
             chosen = torch.randperm(len(row), generator=rng)[:most].sort().values
             channel, row = channel[chosen], row[chosen]
         return channel, row
+
+
+def _aligned(origin: Tensor, low: Tensor, last: Tensor, season: int) -> Tensor:
+    """Origins moved on to whole seasons before the `last` row, one at least; not before `low`."""
+    seasons = torch.div(last - origin, season, rounding_mode="floor").clamp(min=1)
+    return torch.maximum(last - season * seasons, low)

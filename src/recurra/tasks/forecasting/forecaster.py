@@ -41,6 +41,7 @@ from recurra.tasks.forecasting.settings import (
     ForecasterSettings,
     Head,
     Loss,
+    Weights,
     members,
 )
 from recurra.tasks.forecasting.state import SeriesState
@@ -78,6 +79,9 @@ class Forecaster:
                     see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
+    level           rows whose mean is a window's level; a season, or the last row alone when None
+    aligned         whether training windows end whole seasons before the end of each series, for
+                    forecasts that are always made at the same hour or weekday
     head            "quantiles", or "counts" for whole numbers of 0 or more, many of them 0: a
                     negative binomial distribution, see `counts.py`
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
@@ -96,6 +100,8 @@ class Forecaster:
     ensemble        how many networks forecast together, each with a seed of its own; or a list of
                     what is different in each, as [{"loss": "relative"}, {"context": 64}]. They
                     share `minutes`, and their mean is the forecast
+    weights         how much each network of an ensemble counts: "equal", or as was best on the rows
+                    kept for "validation", see `weighting.py`
 
     Raises: ConfigError for a setting that is unknown or out of range.
 
@@ -131,6 +137,8 @@ class Forecaster:
         loss: Loss = "scaled",
         skip: int | None = None,
         profile: int = 0,
+        level: int | None = None,
+        aligned: bool = False,
         head: Head = "quantiles",
         logarithm: bool | None = None,
         minutes: float | None = None,
@@ -145,6 +153,7 @@ class Forecaster:
         time_format: str | None = None,
         training: Mapping[str, Any] | None = None,
         ensemble: int | Sequence[Mapping[str, Any]] = 1,
+        weights: Weights = "equal",
         calibrate: bool = False,
         progress: bool = True,
     ) -> None:

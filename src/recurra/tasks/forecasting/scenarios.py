@@ -49,8 +49,8 @@ def draws_itself(fitted: Fitted) -> bool:
 def draw_rows(fitted: Fitted, states: Sequence[SeriesState], count: int, seed: int) -> Array:
     """Paths (S, count, K, horizon) after each state, each row drawn from those before it.
 
-    Path i is of network i mod E of an ensemble. Targets share chance as far as they moved together
-    in held-out windows.
+    Each network of an ensemble draws as many as its share of the forecast. Targets share chance as
+    far as they moved together in held-out windows.
 
     Raises: ConfigError for a count that is out of range.
     """
@@ -62,9 +62,10 @@ def draw_rows(fitted: Fitted, states: Sequence[SeriesState], count: int, seed: i
         z = np.einsum("ij,scjh->scih", root, z)
     shares = torch.special.ndtr(torch.from_numpy(z)).clamp(1e-6, 1 - 1e-6).numpy()
     paths = np.empty_like(z)
-    for number, network in enumerate(fitted.networks):
-        if isinstance(network, AutoregressiveNetwork):
-            mine = slice(number, None, len(fitted.networks))
+    ends = np.rint(count * np.cumsum(fitted.shares)).astype(int).tolist()
+    for network, first, end in zip(fitted.networks, [0, *ends], ends, strict=False):
+        if isinstance(network, AutoregressiveNetwork) and first < end:
+            mine = slice(first, end)
             paths[:, mine] = draw(network, states, shares[:, mine])
     flat = paths.transpose(0, 2, 1, 3).reshape(-1, count, horizon)
     target = np.tile(np.arange(targets), len(states))

@@ -15,6 +15,7 @@ QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Loss = Literal["scaled", "relative", "balanced", "competition"]
 Head = Literal["quantiles", "counts"]
 Design = Literal["forking", "segments", "autoregressive"]
+Weights = Literal["equal", "validation"]
 MEMBER_FIELDS = (
     "model",
     "segment",
@@ -28,6 +29,8 @@ MEMBER_FIELDS = (
     "dropout",
     "skip",
     "profile",
+    "level",
+    "aligned",
     "loss",
     "steps",
     "batch_size",
@@ -35,7 +38,7 @@ MEMBER_FIELDS = (
 )
 """The settings in which the networks of an ensemble may differ."""
 SEEDS_APART = 1000
-WINDOWED_ONLY: dict[str, Any] = {"stride": 1, "sequence_length": 1, "profile": 0}
+WINDOWED_ONLY: dict[str, Any] = {"stride": 1, "sequence_length": 1, "profile": 0, "level": None}
 ONLY: dict[str, dict[str, Any]] = {
     "segments": {**WINDOWED_ONLY, "cell": "gru", "num_layers": 1, "skip": None},
     "autoregressive": WINDOWED_ONLY,
@@ -48,6 +51,7 @@ ONLY_WHY = {
     "num_layers": "which has one layer",
     "skip": "which has no seasonal skip",
     "profile": "which sees its window alone",
+    "level": "whose windows have their last value as level",
 }
 
 
@@ -84,6 +88,10 @@ class ModelSettings(CheckedModel):
              say, where days are the season but weeks repeat better
     profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
              besides the window; 0 for none
+    level    rows at the end of a window whose mean is its level; a season, where one fits in the
+             window, or else the last row alone when None
+    aligned  whether training windows end whole seasons before the end of each series, at the phase
+             of the forecast after it, in place of anywhere
     head     "quantiles", or "counts" for a negative binomial distribution, see `counts.py`
     """
 
@@ -103,6 +111,8 @@ class ModelSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    level: int | None = Field(default=None, ge=1)
+    aligned: bool = False
     head: Head = "quantiles"
 
     @field_validator("quantile_levels")
@@ -156,6 +166,25 @@ class ModelSettings(CheckedModel):
                 f"{self.season}; give season, or leave profile out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_level(self) -> ModelSettings:
+        if self.level is not None and self.level > self.context:
+            raise ValueError(
+                f"level={self.level} is the mean of more rows than the window has, which is "
+                f"context={self.context}; expected a smaller one, or a larger context"
+            )
+        if self.aligned and self.season < 2:
+            raise ValueError(
+                f"aligned=True needs a season of two rows or more, and season is {self.season}; "
+                "give season, or leave aligned out"
+            )
+        return self
+
+    @property
+    def level_rows(self) -> int:
+        """Rows at the end of a window whose mean is its level."""
+        return self.level or (self.season if self.season_in_window else 1)
 
     @property
     def period(self) -> int:
@@ -234,6 +263,8 @@ class ForecasterSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    level: int | None = Field(default=None, ge=1)
+    aligned: bool = False
     head: Head = "quantiles"
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
@@ -248,6 +279,7 @@ class ForecasterSettings(CheckedModel):
     time_format: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     ensemble: int | tuple[dict[str, Any], ...] = 1
+    weights: Weights = "equal"
     calibrate: bool = False
 
     @field_validator("ensemble")
