@@ -24,7 +24,7 @@ from recurra.training.optimiser import (
 )
 from recurra.training.seeds import BATCH, MODEL, VALIDATION, seed_torch, step_seed
 from recurra.training.settings import TrainingSettings
-from recurra.training.task import TrainingTask
+from recurra.training.task import RatedTask, TrainingTask
 
 # Below this loss scale float16 gradients overflow because they diverge, not because of the scale.
 _SMALLEST_SCALE = 2.0**-10
@@ -85,7 +85,8 @@ class Learner:
         self.state: Any = None
         self.state_form = "None"
         self._rng = torch.Generator()
-        self._optimiser = make_optimiser(self.parameters, settings)
+        self._factor = task.rate_factor if isinstance(task, RatedTask) else None
+        self._optimiser = make_optimiser(self.parameters, settings, apart=self._factor is not None)
         self._clipper = None
         if settings.clip is not None:
             self._clipper = make_clipper(settings.clip, settings.clip_limit)
@@ -126,7 +127,9 @@ class Learner:
         elif self._clipper is not None:
             clip = self._clipper.apply(self._to_clip, report.gradient_norm)
             report = report._replace(clipped=clip.triggered)
-        set_learning_rate(self._optimiser, learning_rate)
+        factor = self._factor
+        at_step = None if factor is None else lambda name: factor(name, step)
+        set_learning_rate(self._optimiser, learning_rate, at_step)
         if self._scaler is None:
             self._optimiser.step()
         else:
