@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError, unknown
-from recurra.training.averaging import AveragedWeights
+from recurra.training.averaging import AveragedWeights, TriggeredAverage
 from recurra.training.bptt import detach_state
 from recurra.training.clipping import gradient_norm, largest_gradient, make_clipper
 from recurra.training.flow import GradientFlow, gradient_flow
@@ -94,6 +94,8 @@ class Learner:
         self._averaged: AveragedWeights | None = None
         if settings.ema_decay is not None:
             self._averaged = AveragedWeights(self.parameters, settings.ema_decay)
+        elif settings.average_after is not None:
+            self._averaged = TriggeredAverage(self.parameters, settings.average_after)
         self._scaler: torch.amp.GradScaler | None = None
         if settings.precision == "float16":
             self._scaler = torch.amp.GradScaler(self.device.type)
@@ -194,6 +196,8 @@ class Learner:
                 loss = self.task.validate()
         finally:
             self.model.train()
+        if loss is not None and isinstance(self._averaged, TriggeredAverage):
+            self._averaged.judge(float(loss))
         return None if loss is None else float(loss)
 
     def averaged_in_place(self) -> contextlib.AbstractContextManager[None]:
@@ -230,6 +234,12 @@ class Learner:
         """The running numbers of the clipper; None without one."""
         return None if self._clipper is None else self._clipper.state
 
+    @property
+    def averaging_state(self) -> dict[str, int | float] | None:
+        """The running numbers of a mean that begins late; None without one."""
+        averaged = self._averaged
+        return averaged.numbers if isinstance(averaged, TriggeredAverage) else None
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint needs, named as `checkpoint.py` lists them."""
         averaged = {} if self._averaged is None else self._averaged.tensors
@@ -250,6 +260,7 @@ class Learner:
         state_form: str,
         scaler: dict[str, int | float] | None,
         clipper: dict[str, int | float] | None,
+        averaging: dict[str, int | float] | None = None,
     ) -> None:
         """Go back to what `tensors()` was after `step` steps; `parts` has them by part and name.
 
@@ -268,6 +279,8 @@ class Learner:
             self._scaler.load_state_dict(scaler)
         if self._clipper is not None and clipper is not None:
             self._clipper.restore(clipper)
+        if isinstance(self._averaged, TriggeredAverage) and averaging is not None:
+            self._averaged.restore(averaging)
 
     def _restored_state(self, step: int, carried: Mapping[str, Tensor], form: str) -> Any:
         """The carried state, in the nesting that the task itself gives it.
