@@ -195,7 +195,14 @@ class _Run:
             learner.parameters,
             self.checkpoints.path,
         )
-        learner.restore(progress.step, parts, progress.state, progress.scaler, progress.clipper)
+        learner.restore(
+            progress.step,
+            parts,
+            progress.state,
+            progress.scaler,
+            progress.clipper,
+            progress.averaging,
+        )
         self.best.step, self.best.loss = progress.best_step, progress.best_loss
         self.best.stale = progress.stale
         self.best.tensors = {name: t.to(learner.device) for name, t in parts["best"].items()}
@@ -283,6 +290,7 @@ class _Run:
             sums=self.log.sums,
             scaler=self.learner.scaler_state,
             clipper=self.learner.clipper_state,
+            averaging=self.learner.averaging_state,
             state=self.learner.state_form,
             trained=list(self.learner.parameters),
             settings=self.settings.model_dump(mode="json"),
