@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
 from recurra.tasks.anomaly.table import Columns, Watched, WatchedSet, read_watched
 from recurra.tasks.anomaly.thresholds import threshold_for
-from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
+from recurra.tasks.anomaly.watch import Rows, raise_later, watch_series
 
 Names = str | Sequence[str]
 HELD_ALARMS, MARGIN = 1.0, 1.25
@@ -159,7 +160,13 @@ class AnomalyDetector:
         Raises: DataError for a table that cannot be used.
         """
         fitted = self.fitted
-        table = read_watched(data, fitted.columns, label=label, time_format=fitted.time_format)
+        table = read_watched(
+            data,
+            fitted.columns,
+            label=label,
+            time_format=fitted.time_format,
+            is_utc=fitted.is_utc,
+        )
         for one in table.series:
             if (one.times.dtype.kind == "M") != fitted.clocked:
                 kinds = ("whole numbers", "dates")
@@ -207,20 +214,25 @@ class AnomalyDetector:
         detector._fitted = fitted
         return detector
 
-    def learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
+    def learn(self, table: WatchedSet) -> Fitted:
         """Watch series that are already read; this detector itself is left as it was."""
         started = clock.monotonic()
         watch = make_watch(self.settings, len(table.columns.value))
-        watch.threshold = watch.threshold if threshold is None else threshold
+        threshold = watch.threshold
+        is_known = self.settings.threshold is not None or (
+            self.settings.false_alarms is None and not watch.head.holds
+        )
+        if not is_known:
+            watch.threshold = math.inf
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
             watch.know(state, n, one.counts)
         answers, state = watch_series(
             watch, state, [one.values for one in table.series], [one.clock for one in table.series]
         )
-        threshold = self._threshold(watch, answers)
-        if threshold != watch.threshold:
-            return self.learn(table, threshold)
+        if not is_known:
+            threshold = self._threshold(watch.head.holds, answers)
+            answers = raise_later(watch, state, answers, threshold)
         alarms = sum(int(rows.alarm.sum()) for rows in answers)
         rows = sum(len(one) for one in table.series)
         first = table.series[0]
@@ -241,23 +253,23 @@ class AnomalyDetector:
             },
             notes=table.notes,
             time_format=table.time_format,
+            is_utc=table.is_utc,
             traces=tuple(
                 make_trace(one, answer)
                 for one, answer in zip(table.series[:TRACED_SERIES], answers, strict=False)
             ),
         )
 
-    def _threshold(self, watch: Watch, answers: Sequence[Rows]) -> float:
-        holds, rate = watch.head.holds, self.settings.false_alarms
-        if self.settings.threshold is not None or (rate is None and not holds):
-            return watch.threshold
+    def _threshold(self, holds: bool, answers: Sequence[Rows]) -> float:
+        """The threshold that answers to the training rows ask for."""
+        rate = self.settings.false_alarms
         surprises = [rows.surprise for rows in answers]
         if not holds:
             rest = (self.settings.refractory, self.settings.jump)
             return threshold_for(surprises, float(rate or 0.0), *rest)
         # What was learned early in training was not strange, only not yet known.
         late = [one[len(one) // 2 :] for one in surprises]
-        reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
+        reached = threshold_for(late, rate or HELD_ALARMS, 0, np.inf)
         return reached if rate is not None else MARGIN * reached
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
@@ -282,7 +294,7 @@ def _cut(table: WatchedSet, until: Any) -> WatchedSet:
     column = nw.from_native(
         pl.Series("until", [until if isinstance(until, int) else str(until)]), series_only=True
     )
-    limit = read_times(column, time_format=table.time_format).values[0]
+    limit = read_times(column, time_format=table.time_format, is_utc=table.is_utc).values[0]
     kinds = {one.times.dtype.kind for one in table.series}
     if kinds != {limit.dtype.kind}:
         raise DataError(

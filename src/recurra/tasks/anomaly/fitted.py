@@ -43,6 +43,7 @@ class Fitted:
     rows       values each channel was trained on, (S, C)
     state      arrays (S, ...) after these rows
     clocked    whether times are dates, not whole numbers
+    is_utc     whether times with a zone were converted; None without a zone
     """
 
     columns: Columns
@@ -56,6 +57,7 @@ class Fitted:
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     time_format: str | None = None
+    is_utc: bool | None = None
     traces: tuple[Trace, ...] = field(default=())
 
     @property
@@ -118,6 +120,7 @@ class Fitted:
             "threshold": self.threshold,
             "clocked": self.clocked,
             "time_format": self.time_format,
+            "is_utc": self.is_utc,
             "training": dict(self.training),
             "notes": list(self.notes),
         }
@@ -155,6 +158,7 @@ class Fitted:
                 training=dict(config["training"]),
                 notes=tuple(config["notes"]),
                 time_format=config["time_format"],
+                is_utc=config["is_utc"],
                 traces=tuple(
                     _read_trace(arrays, n, name, bool(config["clocked"]))
                     for n, name in enumerate(traced)

@@ -18,14 +18,21 @@ Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 State = dict[str, npt.NDArray[Any]]
 
+PIECE = 64
+"""Rows that are looked at together, at most; what they are answered does not depend on it."""
+
 
 class Answer(NamedTuple):
-    """What a head says of one row, each (L,): expected and interval are known before the row."""
+    """What a head says of T rows, each (T, L): expected and interval are known before the row.
+
+    detail is what the head wants to be told again when it looks at all channels of a series.
+    """
 
     surprise: Array
     expected: Array
     lower: Array
     upper: Array
+    detail: Array
     drifted: Flags
 
 
