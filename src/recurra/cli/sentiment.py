@@ -360,7 +360,7 @@ def _coloured(explanation: Explanation) -> str:
     import os
 
     plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
-    most = max(1e-6, *(abs(value) for value in explanation.values))
+    most = max((abs(value) for value in explanation.values), default=0.0) or 1.0
     parts = []
     for piece, value in zip(explanation.pieces, explanation.values, strict=True):
         shown = piece if piece.strip() else " " * len(piece)
