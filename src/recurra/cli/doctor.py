@@ -22,6 +22,7 @@ EXTRAS = {
     "language": ("tokenizers",),
     "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
     "speech": ("soundfile", "soxr", "kaldi-native-fbank", "jiwer"),
+    "translation": ("tokenizers", "sacrebleu", "sacremoses"),
 }
 NO_CORE = (
     "missing: recurrences run on the reference backend, which gives the same numbers but is slower "
