@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recurra.tasks.anomaly.interval import START, expect
-from recurra.tasks.anomaly.lanes import PIECE, Answer, Array, Flags, State, Whole
+from recurra.tasks.anomaly.lanes import PIECE, Answer, Array, Flags, State, Whole, join_rarest
 from recurra.tasks.anomaly.leaky import LARGEST, LeakyMeans, Scaler, changes
 from recurra.tasks.anomaly.means import MovingMeans
 from recurra.tasks.anomaly.memory import Features, PrototypeMemory
@@ -139,13 +139,8 @@ class AlarmHead:
         return surprise
 
     def join(self, surprise: Array) -> Array:
-        """The largest of the channels (..., C), less log10 of their number; NaN without any."""
-        if surprise.shape[-1] == 1:
-            return np.asarray(surprise[..., 0])
-        known = np.isfinite(surprise)
-        largest = np.max(np.where(known, surprise, -np.inf), axis=-1)
-        joined = np.maximum(largest - np.log10(np.maximum(known.sum(axis=-1), 1)), 0.0)
-        return np.where(known.any(axis=-1), joined, np.nan)
+        """As `join_rarest`."""
+        return join_rarest(surprise)
 
     def combine(self, rare: Array, weights: Mapping[str, float] = WEIGHTS) -> Array:
         """S (...,) of the surprises (..., E) of level and means, the same with their signs changed,

@@ -55,3 +55,13 @@ def put_lanes(state: State, lanes: Whole | slice, values: Mapping[str, npt.NDArr
 def join_lanes(states: list[State]) -> State:
     """One state out of several, their lanes one after another."""
     return {name: np.concatenate([one[name] for one in states]) for name in states[0]}
+
+
+def join_rarest(surprise: Array) -> Array:
+    """The largest of the channels (..., C), less log10 of their number; NaN without any."""
+    if surprise.shape[-1] == 1:
+        return np.asarray(surprise[..., 0])
+    known = np.isfinite(surprise)
+    largest = np.max(np.where(known, surprise, -np.inf), axis=-1)
+    joined = np.maximum(largest - np.log10(np.maximum(known.sum(axis=-1), 1)), 0.0)
+    return np.where(known.any(axis=-1), joined, np.nan)

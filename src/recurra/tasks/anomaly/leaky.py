@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recurra.tasks.anomaly.lanes import Array, Flags, State
+from recurra.tasks.anomaly.lanes import Array, Flags, State, Whole
 
 CLIP = 4.0
 CLIP_AFTER = 50
@@ -104,6 +104,11 @@ class LeakyMeans:
             squares *= self._kept
             all_means[t + 1], all_squares[t + 1] = means, squares
         return all_means, all_squares
+
+
+def scaled(x: Array, scale: tuple[Array, Array], rows: Whole) -> Array:
+    """u = asinh((x − m) / s); 0 while fewer than two `rows` gave m and s."""
+    return np.asarray(np.arcsinh(np.where(rows < 2, 0.0, (x - scale[0]) / scale[1])))
 
 
 def changes(state: State, u: Array, is_first: Flags | None) -> Array:

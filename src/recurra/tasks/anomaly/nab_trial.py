@@ -123,13 +123,18 @@ class NabTrials:
         every = itertools.product(_LARGEST, _MEMORY, _MEANS, _REFRACTORY, _JUMP, _THRESHOLDS)
         return [Trial(*values) for values in every]
 
-    def cross_validated(self, seed: int = 0) -> dict[str, tuple[float, float]]:
+    def thresholds(self) -> list[Trial]:
+        """The settings that differ in the threshold alone."""
+        return [Trial(threshold=threshold) for threshold in _THRESHOLDS]
+
+    def cross_validated(
+        self, trials: Sequence[Trial], seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
         """Mean and deviation over splits of each profile's score on files not chosen by.
 
-        For each of 50 splits of the files into halves, alike in folders, the setting with the best
+        For each of 50 splits of the files into halves, alike in folders, the trial with the best
         standard score on one half is scored on the other, both ways round. All profiles use it.
         """
-        trials = self.grid()
         parts = np.zeros((len(trials), len(self.files), 3))
         surprises: list[Array] = []
         before: tuple[float, ...] = ()

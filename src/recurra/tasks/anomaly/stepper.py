@@ -69,6 +69,7 @@ class AnomalyStepper:
 
         fitted = self._fitted
         tensors = {name: torch.from_numpy(part) for name, part in fitted.state.items()}
+        tensors |= {f"weights.{k}": torch.from_numpy(v) for k, v in fitted.weights.items()}
         texts = [repr(fitted.columns), fitted.settings.model_dump_json(), repr(fitted.threshold)]
         return model_hash(tensors, [*texts, *fitted.names])
 
