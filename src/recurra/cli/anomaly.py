@@ -37,6 +37,10 @@ def train(
     until: Annotated[
         str | None, typer.Option(help="Last time to learn from; later rows are left for evaluate.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="memory: learns as it goes; forecaster: trains a GRU first [memory]."),
+    ] = None,
     head: Annotated[
         str | None,
         typer.Option(help="alarm: when something begins; segment: as long as it lasts [alarm]."),
@@ -55,6 +59,10 @@ def train(
         int | None,
         typer.Option(help="Start afresh after a shift of this many rows [default: never]."),
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of a forecaster's training [1000 steps].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a forecaster's first weights.")] = None,
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
@@ -79,11 +87,14 @@ def train(
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
     explicit = {
+        "model": model,
         "head": head,
         "threshold": threshold,
         "false_alarms": false_alarms,
         "refractory": refractory,
         "relearn": relearn,
+        "minutes": minutes,
+        "seed": seed,
         "time_format": time_format,
     }
     detector = AnomalyDetector.from_settings(merge_settings(config, explicit, set_ or []))
@@ -95,6 +106,7 @@ def train(
         until=until,
         out=out,
         force=force,
+        progress=True,
     )
     fitted = detector.fitted
     if as_json:

@@ -63,7 +63,7 @@ def train(
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="forking or segments [default: forking].")
+        str | None, typer.Option(help="forking, segments or autoregressive [default: forking].")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Rows one step looks back.")] = None,
     season: Annotated[

@@ -55,6 +55,10 @@ def train(
         Path | None,
         typer.Option(help="Table to stop by and to calibrate on [default: a tenth of the first]."),
     ] = None,
+    pretrain: Annotated[
+        Path | None,
+        typer.Option(help="Run of `recurra lm train` on words to begin with; its sizes are taken."),
+    ] = None,
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm or min-gru [default: gru].")
     ] = None,
@@ -84,7 +88,8 @@ def train(
       recurra sentiment train reviews.csv --text text --label stars --minutes 3 --out runs/reviews
 
     Labels may be any texts or numbers, two or more. Training ends after --minutes, or earlier when
-    it stops getting better.
+    it stops getting better. `recurra sentiment words --help` says how to make a language model for
+    --pretrain.
     """
     from recurra.cli.options import merge_settings
     from recurra.cli.output import print_json
@@ -101,7 +106,7 @@ def train(
     }
     model = SentimentClassifier.from_settings(merge_settings(config, explicit, set_ or []))
     with _interruptible(out):
-        model.fit(table, valid=valid, out=out, force=force, resume=resume)
+        model.fit(table, valid=valid, pretrain=pretrain, out=out, force=force, resume=resume)
     fitted = model.fitted
     result = fitted.training["result"]
     if as_json:
@@ -123,6 +128,29 @@ def train(
         f"{result['best_step']}: accuracy {result['valid_accuracy']:.4f} on the validation texts"
     )
     typer.echo(f"saved to {out}")
+
+
+@app.command()
+def words(
+    tables: Annotated[list[Path], typer.Argument(help="Tables of texts; labels are not needed.")],
+    text: Annotated[str, typer.Option(help="Column of texts.")] = "text",
+) -> None:
+    """Print the words of texts as a classifier reads them, a text a line, for a language model.
+
+    \b
+    Example:
+      recurra sentiment words reviews.csv more.csv > words.txt
+      recurra lm train words.txt --tokens word --minutes 30 --out runs/words
+      recurra sentiment train reviews.csv --pretrain runs/words --out runs/reviews
+
+    Keep test texts out of it.
+    """
+    from recurra.tasks.sentiment.examples import read_texts
+    from recurra.tasks.sentiment.words import written_words
+
+    for table in tables:
+        for one in read_texts(table, text):
+            typer.echo(" ".join(word.lower() for word in written_words(one)))
 
 
 @app.command()
@@ -332,7 +360,7 @@ def _coloured(explanation: Explanation) -> str:
     import os
 
     plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
-    most = max(1e-6, *(abs(value) for value in explanation.values))
+    most = max((abs(value) for value in explanation.values), default=0.0) or 1.0
     parts = []
     for piece, value in zip(explanation.pieces, explanation.values, strict=True):
         shown = piece if piece.strip() else " " * len(piece)

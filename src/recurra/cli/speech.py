@@ -7,7 +7,7 @@ import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,18 @@ Beam = Annotated[
     typer.Option(min=1, help="The likeliest text that a beam of N finds [default: greedy]."),
 ]
 
+Language = Annotated[
+    Path | None,
+    typer.Option(help="ARPA file of words, or a run of `recurra lm train`; searches with a beam."),
+]
+Weight = Annotated[float, typer.Option(help="What the language model's log p counts.")]
+Bonus = Annotated[float, typer.Option(help="Nats for each word, beside a language model.")]
+HotWord = Annotated[
+    list[str] | None,
+    typer.Option(help="Word or phrase that is likely to be said; may be repeated."),
+]
+HotBoost = Annotated[float, typer.Option(help="Nats for each character of a hot word.")]
+
 
 @app.command()
 def train(
@@ -55,6 +67,10 @@ def train(
     streaming: Annotated[
         bool | None,
         typer.Option("--streaming", help="Transcribe while a sound goes on; more errors."),
+    ] = None,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording of noise to mix in, see noise_db; may be repeated."),
     ] = None,
     skip_bad: Skip = False,
     cell: Annotated[
@@ -111,6 +127,7 @@ def train(
             audio_root=audio_root,
             valid=valid,
             valid_audio_root=valid_audio_root,
+            noise=noise or (),
             skip_bad=skip_bad,
             out=out,
             force=force,
@@ -143,6 +160,11 @@ def evaluate(
     text: Text = "text",
     audio_root: Root = None,
     beam: Beam = None,
+    language: Language = None,
+    language_weight: Weight = 0.5,
+    word_bonus: Bonus = 1.0,
+    hot_word: HotWord = None,
+    hot_boost: HotBoost = 1.0,
     skip_bad: Skip = False,
     as_json: Json = False,
 ) -> None:
@@ -163,7 +185,12 @@ def evaluate(
     started = clock.monotonic()
     model = Transcriber.load(run)
     evaluation = model.evaluate(
-        table, audio=audio, text=text, audio_root=audio_root, beam_size=beam, skip_bad=skip_bad
+        table,
+        audio=audio,
+        text=text,
+        audio_root=audio_root,
+        skip_bad=skip_bad,
+        **_search(beam, language, language_weight, word_bonus, hot_word, hot_boost),
     )
     outcome = make_outcome(
         "speech",
@@ -188,6 +215,11 @@ def predict(
     run: Run,
     recordings: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG.")],
     beam: Beam = None,
+    language: Language = None,
+    language_weight: Weight = 0.5,
+    word_bonus: Bonus = 1.0,
+    hot_word: HotWord = None,
+    hot_boost: HotBoost = 1.0,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings: a line for each.
@@ -206,9 +238,9 @@ def predict(
         if not path.is_file():
             raise DataError(f"{path} is not there; expected an audio file.")
     model = Transcriber.load(run)
+    search = _search(beam, language, language_weight, word_bonus, hot_word, hot_boost)
     found = []
-    for path in recordings:
-        transcript = model.predict([path], beam_size=beam)[0]
+    for path, transcript in zip(recordings, model.transcripts(recordings, **search), strict=True):
         if not as_json:
             typer.echo(transcript.text)
         found.append({"file": str(path), **transcript.as_json()})
@@ -255,6 +287,30 @@ def stream(
         typer.echo("stopped; what was heard is transcribed", err=True)
         raise typer.Exit(130) from None
     _tell(session.finish(), final_only)
+
+
+def _search(
+    beam: int | None,
+    language: Path | None,
+    language_weight: float,
+    word_bonus: float,
+    hot_words: list[str] | None,
+    hot_boost: float,
+) -> dict[str, Any]:
+    """The options of a search; a folder is a run of a language model."""
+    model: Any = language
+    if language is not None and language.is_dir():
+        from recurra.tasks.language.model import LanguageModel
+
+        model = LanguageModel.load(language)
+    return {
+        "beam_size": beam,
+        "language_model": model,
+        "language_weight": language_weight,
+        "word_bonus": word_bonus,
+        "hot_words": hot_words or (),
+        "hot_boost": hot_boost,
+    }
 
 
 def _tell(heard: list[Heard], final_only: bool) -> None:

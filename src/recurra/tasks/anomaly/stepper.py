@@ -69,6 +69,7 @@ class AnomalyStepper:
 
         fitted = self._fitted
         tensors = {name: torch.from_numpy(part) for name, part in fitted.state.items()}
+        tensors |= {f"weights.{k}": torch.from_numpy(v) for k, v in fitted.weights.items()}
         texts = [repr(fitted.columns), fitted.settings.model_dump_json(), repr(fitted.threshold)]
         return model_hash(tensors, [*texts, *fitted.names])
 
@@ -102,7 +103,7 @@ class AnomalyStepper:
         clock = np.concatenate([seen.clock for seen in inputs])
         rows = self._watch.step(state, values, clock)
         self._write(states, state)
-        return [self._stream.answer(rows, n) for n in range(len(inputs))], {}
+        return self._stream.answers(rows), {}
 
     def _write(self, states: States, state: State) -> None:
         for name, part in state.items():

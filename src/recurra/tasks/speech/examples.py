@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recurra.data.audio import AudioFiles, Samples, Sound, change_speed, decode
-from recurra.data.logmel import Features, frames_of, log_mel
-from recurra.data.recordings import Recording
+from recurra.data.logmel import WINDOW_S, Features, frames_of, log_mel
+from recurra.data.recordings import Recording, given_recordings
 from recurra.decoding.ctc import frames_needed
 from recurra.errors import DataError
 from recurra.runs import explained
@@ -23,6 +24,8 @@ SILENT = 1e-3
 """Largest sample, of full scale 1, of a recording that counts as silence: -60 dB."""
 CLIPPED = 1e-3
 """Share of samples at full scale from which a recording counts as clipped."""
+SMALLEST = 0.1
+"""Least standard deviation that a feature is divided by, in nats of power."""
 LISTED = 10
 """Findings that a message lists; more are counted."""
 
@@ -85,7 +88,8 @@ class Store:
             total += values.sum(0)
             squares += np.square(values).sum(0)
         mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-10))
+        # Bins that never change, as above the band of a telephone, stay small when they do.
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, SMALLEST**2))
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
@@ -171,6 +175,27 @@ def load(recording: Recording, files: AudioFiles, sample_rate: int) -> Sound:
     peak = float(np.abs(samples).max(initial=0))
     clipped = float((np.abs(samples) >= 1).mean()) if len(samples) else 0.0
     return Sound(samples, sample_rate, sample_rate, 1, peak, clipped)
+
+
+def read_noises(noises: Sequence[Any], settings: SpeechSettings) -> tuple[list[Features], str]:
+    """(features of recordings of noise, a digest of them).
+
+    noises   paths of files, or arrays of samples at the model's rate
+    Raises: DataError naming what cannot be read, or is shorter than a frame.
+    """
+    digest, found = hashlib.sha256(), []
+    files = AudioFiles()
+    for row in given_recordings([(one, "noise") for one in noises]) if noises else ():
+        sound = load(row, files, settings.sample_rate)
+        features = log_mel(sound.samples, settings.sample_rate, settings.bins)
+        if not len(features):
+            raise DataError(
+                f"the noise {row.name} is too short: {sound.seconds:.3f} s; expected at least "
+                f"{WINDOW_S} s."
+            )
+        digest.update(sound.samples.tobytes())
+        found.append(features)
+    return found, digest.hexdigest() if found else ""
 
 
 def refuse(store: Store, source: str, count: int, skip_bad: bool) -> None:

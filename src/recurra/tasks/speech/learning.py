@@ -11,10 +11,18 @@ from typing import Any
 import torch
 
 from recurra.data.audio import AudioFiles
+from recurra.data.logmel import Features
 from recurra.data.recordings import Recording
-from recurra.errors import DataError, RunError
+from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_json, write_json
-from recurra.tasks.speech.examples import Finding, Store, fill, find_alphabet, refuse
+from recurra.tasks.speech.examples import (
+    Finding,
+    Store,
+    fill,
+    find_alphabet,
+    read_noises,
+    refuse,
+)
 from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.fitting import SpeechTask, make_network
 from recurra.tasks.speech.network import SpeechNetwork
@@ -50,11 +58,14 @@ class Plan:
     valid: Store | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    noises: tuple[Features, ...]
+    noise_digest: str
 
     @property
     def fingerprint(self) -> str:
         """Of all texts and sound."""
-        return self.train.digest + ("" if self.valid is None else self.valid.digest)
+        valid = "" if self.valid is None else self.valid.digest
+        return self.train.digest + valid + self.noise_digest
 
 
 def training_settings(
@@ -82,18 +93,26 @@ def plan(
     valid_source: Source | None,
     settings: SpeechSettings,
     *,
+    noise: Sequence[Any] = (),
     skip_bad: bool = False,
     folder: Path | None = None,
 ) -> Plan:
     """Look all recordings through, make their features, and an untrained network.
 
     valid_source   recordings to stop by; None for the last rows of `source`
+    noise          recordings of noise to mix in, if `noise_db` says how loud
     skip_bad       leave out what cannot be used
     folder         where the features lie while training runs
 
     Raises: DataError for recordings that cannot be used, ConfigError for settings.
     """
     training_settings(settings)
+    noises, noise_digest = read_noises(noise, settings)
+    if noises and settings.noise_db is None:
+        raise ConfigError(
+            f"{len(noises)} recordings of noise are given, and noise_db does not say how loud they "
+            "are. Set it, as noise_db=[5, 30]: the sound is so many dB above the noise."
+        )
     alphabet = settings.alphabet or find_alphabet(source.recordings)
     if not alphabet:
         raise DataError(f"no recording of {source.name} has a transcript; expected texts.")
@@ -132,6 +151,8 @@ def plan(
         valid_store,
         _notes(design, network, train_store, valid_store),
         tuple(findings),
+        tuple(noises),
+        noise_digest,
     )
 
 
@@ -160,7 +181,14 @@ def learn(
     """Train what was planned. With `run`, log and checkpoints go there."""
     mean, deviation = map(torch.from_numpy, chosen.train.statistics())
     task = SpeechTask(
-        chosen.network, chosen.train, chosen.valid, chosen.design, settings, mean, deviation
+        chosen.network,
+        chosen.train,
+        chosen.valid,
+        chosen.design,
+        settings,
+        mean,
+        deviation,
+        [torch.from_numpy(features) for features in chosen.noises],
     )
     result = train(
         task,

@@ -53,6 +53,8 @@ class SpeechSettings(CheckedModel):
     batch_size: int = Field(default=16, ge=1)
     speeds: tuple[float, ...] = Field(default=(0.9, 1.0, 1.1), min_length=1, max_length=16)
     gain_db: float = Field(default=6.0, ge=0.0, le=60.0)
+    noise_db: tuple[float, float] | None = None
+    noise_share: float = Field(default=0.5, ge=0.0, le=1.0)
     frequency_masks: int = Field(default=2, ge=0, le=16)
     frequency_width: int = Field(default=15, ge=0, le=256)
     time_masks: int = Field(default=2, ge=0, le=64)
@@ -71,6 +73,13 @@ class SpeechSettings(CheckedModel):
         if not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds between 0.5 and 2")
         return speeds
+
+    @field_validator("noise_db")
+    @classmethod
+    def _check_noise(cls, noise_db: tuple[float, float] | None) -> tuple[float, float] | None:
+        if noise_db is not None and not -20 <= noise_db[0] <= noise_db[1] <= 100:
+            raise ValueError("two ratios in dB from -20 to 100, the lower one first")
+        return noise_db
 
     @field_validator("alphabet")
     @classmethod
