@@ -70,7 +70,7 @@ def page(result: dict) -> str:
         "",
         f"A streaming transcriber of {result['parameters']:,} weights (3 × LSTM of 448 units) on",
         "one thread: features, network and greedy decoding. rtf is seconds of the processor for a",
-        f"second of sound, aimed at {LIMIT} or less; then the processor's milliseconds for a piece,",
+        f"second of sound, aimed at {LIMIT} or less; then the processor's milliseconds a piece,",
         "the median and the 99 % quantile. A character waits for",
         f"{result['ahead_ms']} ms of the future,",
         "a window of 25 ms and the end of its step of 30 ms, whatever the processor.",
