@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recurra.tasks.language.model import LanguageModel as LanguageModel
     from recurra.tasks.sentiment.model import SentimentClassifier as SentimentClassifier
     from recurra.tasks.speech.model import Transcriber as Transcriber
+    from recurra.tasks.translation.model import Translator as Translator
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _PUBLIC = {
     "LanguageModel": ("recurra.tasks.language.model", "LanguageModel"),
     "SentimentClassifier": ("recurra.tasks.sentiment.model", "SentimentClassifier"),
     "Transcriber": ("recurra.tasks.speech.model", "Transcriber"),
+    "Translator": ("recurra.tasks.translation.model", "Translator"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "explain": ("recurra.nn.explain", "explain"),
     "nn": ("recurra.nn", None),
@@ -37,6 +39,7 @@ __all__ = [
     "LanguageModel",
     "SentimentClassifier",
     "Transcriber",
+    "Translator",
     "__version__",
     "accelerate",
     "explain",

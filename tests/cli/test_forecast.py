@@ -110,7 +110,7 @@ def test_model_is_chosen_by_name_and_says_what_it_keeps(
     done = recurra("forecast", "train", table, *SALES, *UNTIL, *TINY, *words, "--out", tmp_path)
     assert done.status == 2
     assert "model='segment'" in done.err
-    assert "'forking' or 'segments'" in done.err
+    assert "'forking', 'segments' or 'autoregressive'" in done.err
 
 
 @pytest.mark.parametrize("kind", ["toml", "json"])

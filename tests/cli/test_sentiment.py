@@ -95,8 +95,11 @@ def test_evaluate_prints_a_row_for_each_model_and_keeps_a_report(
 def test_predict_prints_a_line_for_each_line(recurra: Recurra, folder: Path, run: Path) -> None:
     done = recurra("sentiment", "predict", run, stdin=b"a good film\nso bad\n")
     assert (done.status, done.out) == (0, "pos\nneg\n"), done.err
-    done = recurra("sentiment", "predict", run, "--explain", stdin=b"a good film\n")
-    label, confidence, words = done.out.rstrip("\n").split("\t")
+    done = recurra("sentiment", "predict", run, "--explain", stdin=b"a good film\n\n")
+    assert done.status == 0, done.err
+    first, empty = done.out.splitlines()
+    assert empty.split("\t")[2] == ""
+    label, confidence, words = first.split("\t")
     assert (label, float(confidence) > 0.5) == ("pos", True)
     assert "good[+" in words
     done = recurra("sentiment", "predict", run, "--min-confidence", "1", stdin=b"the film\n")
@@ -138,3 +141,31 @@ def test_stream_answers_each_line(recurra: Recurra, run: Path) -> None:
     assert (done.status, answers[3]["line"]) == (1, 4)
     done = recurra("sentiment", "stream", run, "--key", "u")
     assert (done.status, "say with --text" in done.err) == (2, True)
+
+
+def test_words_of_tables_make_a_language_model_to_begin_with(
+    recurra: Recurra, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "two.csv"
+    pl.DataFrame({"review": ["It's GOOD!! Very", "..."]}).write_csv(table)
+    done = recurra("sentiment", "words", table, "--text", "review")
+    assert (done.status, done.out) == (0, "it's good !! very\n...\n")
+    words = recurra("sentiment", "words", folder / "reviews.csv", "--text", "review").out
+    (tmp_path / "words.txt").write_text(words)
+    small = ("--set", "hidden_size=8", "--set", "batch_size=4", "--steps", "2")
+    language = tmp_path / "language"
+    done = recurra(
+        "lm", "train", tmp_path / "words.txt", "--tokens", "word", *small, "--out", language
+    )
+    assert done.status == 0, done.err
+    begin = ("--text", "review", "--label", "stars", "--steps", "3", "--pretrain", language)
+    out = tmp_path / "run"
+    done = recurra("sentiment", "train", folder / "reviews.csv", *begin, "--out", out)
+    assert done.status == 0, done.err
+    assert f"begins with the language model {language}, which knows" in done.out
+    assert "2 × lstm of 8 units" in done.out
+    assert SentimentClassifier.load(out).settings.cell == "lstm"
+    begin = ("--text", "review", "--label", "stars", "--steps", "3", "--pretrain", folder / "run")
+    done = recurra("sentiment", "train", folder / "reviews.csv", *begin, "--out", tmp_path / "b")
+    assert done.status == 1
+    assert "holds a sentiment run; expected a language run" in done.err

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recurra.data.calendar import format_time
 from recurra.data.frequency import parse
-from recurra.data.times import Times, read_times
+from recurra.data.times import Times, read_time, read_times
 from recurra.errors import DataError
 
 
@@ -179,3 +179,43 @@ def test_zones_on_some_rows_only_are_refused() -> None:
 def test_datetimes_out_of_range_are_refused() -> None:
     with pytest.raises(DataError, match=r"row 2: time 1500-01-01.*1678 to 2261"):
         read([dt.date(2000, 1, 1), dt.date(1500, 1, 1)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2020-01-31",
+        "2020-02-29T23:59:59.000000001",
+        "1969-07-20 20:17",
+        "2020-01-01 00:00:01,5",
+        "2021-02-29",
+        "1500-01-01",
+        "2020-01-01 24:00",
+        "2020-1-5",
+        "2020-01-01 00:00:00Z",
+        "20200131",
+        20200131,
+        5,
+        -(2**40),
+    ],
+)
+def test_one_time_is_read_as_in_a_table(text: str | int) -> None:
+    def outcome(reader: Any) -> Any:
+        try:
+            times = reader()
+            return times.values.dtype, times.values.tolist(), times.missing.tolist(), times.is_utc
+        except DataError as error:
+            return str(error)
+
+    column = nw.from_native(pl.Series([text]), series_only=True)
+    wanted = outcome(lambda: read_times(column, where=lambda row: "the event"))
+    assert outcome(lambda: read_time(text)) == wanted
+
+
+def test_times_with_a_zone_can_be_read_as_another_table_s_were() -> None:
+    texts = ["2020-06-01T10:00+02:00", "2020-06-01T11:00+02:00"]
+    table = read_times(nw.from_native(pl.Series(texts), series_only=True))
+    assert table.is_utc is True
+    alone = read_time(texts[1], is_utc=table.is_utc)
+    assert alone.values.tolist() == table.values[1:].tolist()
+    assert read_time(texts[1]).is_utc is False  # of one row nothing says that clocks differ

@@ -150,6 +150,30 @@ def test_best_validated_weights_are_kept():
     assert len(set(task.validations)) == 4
 
 
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_weights_that_were_best_before_the_first_step_are_kept_when_asked(tmp_path, in_folder):
+    folder = tmp_path / "run" if in_folder else None
+    task = PointTask(weight=0.5)
+    task.answers = [1.0, 2.0, 3.0]
+    result = run(task, folder, steps=20, validate_every=10, validate_start=True)
+    assert (result.best_step, result.best_loss) == (0, 1.0)
+    assert task.w == task.validations[0] == 0.5
+    assert [e["step"] for e in result.history if "validation" in e] == [10, 20]
+
+
+def test_best_start_survives_a_resume(tmp_path):
+    task = PointTask(weight=0.5)
+    task.answers = [1.0, 2.0, 3.0]
+    settings = {"steps": 20, "validate_every": 10, "validate_start": True}
+    run(task, tmp_path, **settings)
+    for path in (tmp_path / "checkpoints").glob("step-*20.*"):
+        path.unlink()
+    again = PointTask(weight=0.5)
+    again.answers = [2.0, 3.0]  # none for the start, which was judged before
+    result = run(again, tmp_path, resume=True, **settings)
+    assert (result.best_step, again.w) == (0, 0.5)
+
+
 def test_average_is_validated_and_kept_without_a_validation_loss():
     averaged, plain = PointTask(), PointTask()
     settings = PLAIN | {"steps": 20, "learning_rate": 0.01}

@@ -52,6 +52,20 @@ def test_learning_rate_is_used_by_the_next_step():
     assert parameters["bias"].item() == pytest.approx(-0.25)  # Adam's first step is the rate
 
 
+def test_parameters_apart_have_rates_of_their_own_and_the_same_decay() -> None:
+    parameters = named()
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    optimiser = make_optimiser(parameters, SETTINGS, apart=True)
+    factors = {"matrix": 0.5, "columns": 0.0, "bias": 0.25, "unused": 1.0}
+    set_learning_rate(optimiser, 0.1, factors.__getitem__)
+    for name in ("matrix", "columns", "bias"):
+        parameters[name].grad = torch.full_like(parameters[name], 3.0)
+    optimiser.step()
+    assert torch.equal(parameters["columns"], before["columns"])
+    assert torch.allclose(parameters["matrix"], before["matrix"] * (1 - 0.05 * 0.5) - 0.05)
+    assert torch.allclose(parameters["bias"], before["bias"] - 0.025)
+
+
 def test_restored_optimiser_makes_the_same_next_step():
     whole = named()
     first = make_optimiser(whole, SETTINGS)

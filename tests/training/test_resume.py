@@ -78,6 +78,20 @@ def test_clipping_goes_on_where_it_was(tmp_path, clip, limit):
     assert not same_bits(weights(other.model), weights(whole.model))
 
 
+def test_a_mean_that_begins_late_goes_on_where_it_was(tmp_path):
+    values = {"average_after": 1, "ema_decay": None, "validate_every": 3, "learning_rate": 0.5}
+    for step in (13, 30):
+        stop_at(step, tmp_path, **values)
+    resumed, whole, plain = WaveTask(), WaveTask(), WaveTask()
+    second = run(resumed, tmp_path, resume=True, **values)
+    first = run(whole, **values)
+    assert same_bits(weights(resumed.model), weights(whole.model))
+    assert timeless(second.history) == timeless(first.history)
+    assert timeless(run(plain, **(values | {"average_after": None})).history) != timeless(
+        first.history
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork and SIGKILL")
 def test_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     root = Path(__file__).parents[2]

@@ -41,6 +41,14 @@ def test_wrong_setting_is_named_with_its_value_and_what_was_expected(values, mes
         TrainingSettings(**values)
 
 
+def test_a_late_mean_stands_in_for_the_moving_average():
+    settings = TrainingSettings(steps=1, average_after=5)
+    assert settings.ema_decay is None
+    assert TrainingSettings(**settings.model_dump()) == settings
+    with pytest.raises(ConfigError, match=r"average_after=5 and ema_decay=0.9 are two ways"):
+        TrainingSettings(steps=1, average_after=5, ema_decay=0.9)
+
+
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(ConfigError, match=r"seed=-1.*log_every=0"):
         TrainingSettings(seed=-1, log_every=0)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.parameters import Config, Force, Json
 from recurra.cli.streams import Key, Seq, Store
 
 HELP = """Watch time series for anomalies: train, evaluate, predict, stream.
@@ -22,8 +23,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra anomaly train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 30
 
 
@@ -36,6 +35,10 @@ def train(
     series: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
     until: Annotated[
         str | None, typer.Option(help="Last time to learn from; later rows are left for evaluate.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="memory: learns as it goes; forecaster: trains a GRU first [memory]."),
     ] = None,
     head: Annotated[
         str | None,
@@ -55,10 +58,14 @@ def train(
         int | None,
         typer.Option(help="Start afresh after a shift of this many rows [default: never]."),
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of a forecaster's training [1000 steps].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a forecaster's first weights.")] = None,
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
+    config: Config = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, once for each: jump=2.")
     ] = None,
@@ -79,11 +86,14 @@ def train(
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
     explicit = {
+        "model": model,
         "head": head,
         "threshold": threshold,
         "false_alarms": false_alarms,
         "refractory": refractory,
         "relearn": relearn,
+        "minutes": minutes,
+        "seed": seed,
         "time_format": time_format,
     }
     detector = AnomalyDetector.from_settings(merge_settings(config, explicit, set_ or []))
@@ -95,6 +105,7 @@ def train(
         until=until,
         out=out,
         force=force,
+        progress=True,
     )
     fitted = detector.fitted
     if as_json:
@@ -128,8 +139,7 @@ def evaluate(
     Every detector is scored by its own threshold, without point adjustment. The scores are also
     kept in the run folder, for `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS
+    from recurra.cli.output import print_scores
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
@@ -137,12 +147,7 @@ def evaluate(
     evaluation = AnomalyDetector.load(run).evaluate(table, label=label)
     outcome = evaluation.outcome(table.name, clock.monotonic() - started)
     try:
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in outcome["notes"]:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
         write_json(RunFolder(run).metrics_path, outcome)
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "sentiment",
         "Sentiment and other labels of texts: train, evaluate, predict, stream.",
     ),
+    "translate": ("translate", "Translation: train, evaluate, predict, stream."),
     "speech": ("speech", "Speech recognition: train, evaluate, predict, stream."),
     "report": ("report", "Write the report of a run."),
     "data": ("data", "List public data sets, or download one."),

@@ -14,6 +14,7 @@ REPORTS = {
     "language": "recurra.tasks.language.report",
     "sentiment": "recurra.tasks.sentiment.report",
     "speech": "recurra.tasks.speech.report",
+    "translation": "recurra.tasks.translation.report",
 }
 
 

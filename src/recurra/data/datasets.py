@@ -46,6 +46,7 @@ _GITHUB = "https://raw.githubusercontent.com"
 _M4 = f"{_GITHUB}/Mcompetitions/M4-methods/master/Dataset"
 _ETT = f"{_GITHUB}/zhouhaoyi/ETDataset/main/ETT-small"
 _VEGA = f"{_GITHUB}/vega/vega-datasets/main/data"
+_MULTI30K = f"{_GITHUB}/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw"
 _M4_PAPER = (
     "Makridakis, Spiliotis, Assimakopoulos (2020), The M4 Competition, Int. J. Forecasting 36(1)"
 )
@@ -766,6 +767,128 @@ _ENTRIES = (
         licence="BSD style (CMU)",
         citation="Acero (1993), Acoustical and Environmental Robustness in Speech Recognition",
         page="https://github.com/cmusphinx/an4",
+    ),
+    Dataset(
+        name="multi30k",
+        about="Captions of photographs in English, German and French: 29,000 to learn from",
+        folder="translation/multi30k",
+        files=(
+            DataFile(
+                "test_2016_flickr.de.gz",
+                70649,
+                "4be6b5b3236b79c25475c6bb829800a7ce559e9ba7a1f6c2394fe4d40be46d16",
+                f"{_MULTI30K}/test_2016_flickr.de.gz",
+            ),
+            DataFile(
+                "test_2016_flickr.en.gz",
+                62076,
+                "399a4382932c1aadd3ceb9bef1008d388a64c76d4ae4e9d4728c6f4301cac182",
+                f"{_MULTI30K}/test_2016_flickr.en.gz",
+            ),
+            DataFile(
+                "test_2016_flickr.fr.gz",
+                72261,
+                "cb3160d69b002bb638e66cc7612fcd56cb0af82eadc9c142dedc438afb885ef6",
+                f"{_MULTI30K}/test_2016_flickr.fr.gz",
+            ),
+            DataFile(
+                "test_2017_flickr.de.gz",
+                64059,
+                "c3078bc3b36808bf9d20eb2347ed6137016179ef59ec0d2b9b8ecc3fb2880081",
+                f"{_MULTI30K}/test_2017_flickr.de.gz",
+            ),
+            DataFile(
+                "test_2017_flickr.en.gz",
+                55242,
+                "ce1450ddc5ab0834502579d77a170849952e15a2938b34cc503bdc25ebb4fb98",
+                f"{_MULTI30K}/test_2017_flickr.en.gz",
+            ),
+            DataFile(
+                "test_2017_flickr.fr.gz",
+                65691,
+                "6f3764e31dac41e9455e612958bcfd4e877c5e15cd66df2c2b2be6d9bd83e5b6",
+                f"{_MULTI30K}/test_2017_flickr.fr.gz",
+            ),
+            DataFile(
+                "train.de.gz",
+                2110398,
+                "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
+                f"{_MULTI30K}/train.de.gz",
+            ),
+            DataFile(
+                "train.en.gz",
+                1801238,
+                "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
+                f"{_MULTI30K}/train.en.gz",
+            ),
+            DataFile(
+                "train.fr.gz",
+                2111303,
+                "5925a3c18f1587b6b54b87743106e6e8ab93618edb6f65d19eac0621f853a10d",
+                f"{_MULTI30K}/train.fr.gz",
+            ),
+            DataFile(
+                "val.de.gz",
+                75981,
+                "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
+                f"{_MULTI30K}/val.de.gz",
+            ),
+            DataFile(
+                "val.en.gz",
+                63297,
+                "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227",
+                f"{_MULTI30K}/val.en.gz",
+            ),
+            DataFile(
+                "val.fr.gz",
+                73924,
+                "5304e444d842e962b2dda4d816b70b22a1765b15401642b7ca37a67477e708dc",
+                f"{_MULTI30K}/val.fr.gz",
+            ),
+        ),
+        licence="none stated; captions of Flickr30k, for research",
+        citation="Elliott et al. (2016), Multi30K; Elliott et al. (2017), WMT",
+        page="https://github.com/multi30k/dataset",
+    ),
+    Dataset(
+        name="enja",
+        about="Short sentences in English and Japanese, split into words: 50,000 to learn from",
+        folder="translation/small_parallel_enja",
+        files=(
+            DataFile(
+                "dev.en.xz",
+                17054,
+                "04a2673449770657fd5e3b963cb856be3130923212b6db8ac7eaeef18f06c041",
+            ),
+            DataFile(
+                "dev.ja.xz",
+                27781,
+                "cd534f56b8639dc130f86a365e5ec0aa70042000bdd740a622fbbf8b6be4acca",
+            ),
+            DataFile(
+                "test.en.xz",
+                17301,
+                "45edb380749ec2b49cca7618fc5a7595fc9f791180672ba466b90c873a4aa8bf",
+            ),
+            DataFile(
+                "test.ja.xz",
+                27793,
+                "d37dc460a81b064e4106c8913eb11fa300da05cf3f58a7a5bbfec7e20947ddef",
+            ),
+            DataFile(
+                "train.en.xz",
+                1701356,
+                "148b05dcd28638fe20ee84f2b1127001c80982be352007dda241fb759adadc76",
+            ),
+            DataFile(
+                "train.ja.xz",
+                2784447,
+                "fc81a1434349ec98a449d7ae9cd2530057f689637684ecfed3501ea6a8a07ecc",
+            ),
+        ),
+        licence="CC BY 2.0 FR (Tanaka corpus, Tatoeba)",
+        citation="Tanaka (2001), Compilation of a multilingual parallel corpus",
+        page="https://github.com/odashi/small_parallel_enja",
     ),
     Dataset(
         name="fsdd",

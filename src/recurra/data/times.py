@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from recurra.data.calendar import DAY, EARLIEST, LATEST, Indices, TimeValues
 from recurra.data.frequency import Frequency
-from recurra.data.timetext import ORDERS, by_pattern, recognise
+from recurra.data.timetext import ORDERS, by_pattern, read_plain, recognise
 from recurra.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ class Times:
     """A time column as numbers.
 
     values (n,) datetime64[ns] or int64; 0 where `missing` (n,) is True. `time_format` is what was
-    given, or 'dmy' or 'mdy' when only all rows together showed the order of day and month.
+    given, or 'dmy' or 'mdy' when only all rows together showed the order of day and month. is_utc
+    says of times with a zone whether they were converted; None without a zone.
     """
 
     values: TimeValues
     missing: npt.NDArray[np.bool_]
     notes: tuple[str, ...] = ()
     time_format: str | None = None
+    is_utc: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def read_times(
     *,
     frequency: Frequency | None = None,
     time_format: str | None = None,
+    is_utc: bool | None = None,
     where: Where = "row {}".format,
 ) -> Times:
     """Times of a column of datetimes, dates, text or whole numbers.
@@ -60,7 +63,7 @@ def read_times(
     order of day and month). `time_format` is 'dmy', 'mdy', or a pattern such as '%d/%m/%y %H:%M'.
     Whole numbers are an integer index, but 20200131 is a date, unless `frequency` says otherwise.
     Times with a zone become UTC; if all have the same local time of day they are calendar days and
-    stay local.
+    stay local. `is_utc` says which of the two, as another table's times were read.
 
     Raises: DataError naming the row for a time that cannot be read or is out of range.
     """
@@ -68,7 +71,7 @@ def read_times(
 
     dtype = column.dtype
     if dtype == nw.Date or isinstance(dtype, nw.Datetime) or dtype == nw.Datetime:
-        return _on_one_clock(_from_datetimes(column, where), frequency)
+        return _on_one_clock(_from_datetimes(column, where), frequency, is_utc)
     if dtype.is_numeric():
         numbers = _from_numbers(column, where)
         if time_format is None and not _are_dates(numbers, frequency):
@@ -82,7 +85,7 @@ def read_times(
         import polars as pl
 
         return Times(text.cast(pl.Int64).fill_null(0).to_numpy(), text.is_null().to_numpy())
-    return _on_one_clock(_from_text(text, time_format, where), frequency)
+    return _on_one_clock(_from_text(text, time_format, where), frequency, is_utc)
 
 
 def text_of(column: nw.Series[Any] | pl.Series) -> pl.Series:
@@ -215,17 +218,45 @@ def _from_text(text: pl.Series, time_format: str | None, where: Where) -> _Insta
     return _Instants(local[codes], utc, missing, time_format=order)
 
 
-def _on_one_clock(instants: _Instants, frequency: Frequency | None) -> Times:
+def read_time(
+    value: str | int, *, time_format: str | None = None, is_utc: bool | None = None
+) -> Times:
+    """One time of a stream, as `read_times` reads it in a table; plain forms are read at once.
+
+    Raises: DataError as `read_times`, of "the event".
+    """
+    plain = None
+    if isinstance(value, str) and (time_format is None or time_format in ORDERS):
+        plain = read_plain(value)
+    if plain is not None:
+        return Times(np.array([plain]).view("datetime64[ns]"), np.zeros(1, bool))
+    if isinstance(value, int) and time_format is None and not 17000101 <= value < 22620101:
+        return Times(np.array([value], np.int64), np.zeros(1, bool))
+    import narwhals as nw
+    import polars as pl
+
+    column = nw.from_native(pl.Series([value]), series_only=True)
+    return read_times(column, time_format=time_format, is_utc=is_utc, where=lambda row: "the event")
+
+
+def _on_one_clock(
+    instants: _Instants, frequency: Frequency | None, is_utc: bool | None = None
+) -> Times:
     """Local days or UTC moments, whichever the data (or the known frequency) is made of."""
     values, notes = instants.local, []
-    if instants.utc is not None:
-        if frequency is not None and frequency.kind != "integer":
+    if instants.utc is None:
+        is_utc = None
+    else:
+        if is_utc is not None:
+            civil = not is_utc
+        elif frequency is not None and frequency.kind != "integer":
             civil = frequency.is_civil
         else:
             clocks = np.unique(instants.local[~instants.missing] % DAY)
             civil = len(clocks) == 1
         values = instants.local if civil else instants.utc
+        is_utc = not civil
         kept = "kept as local calendar days" if civil else "converted to UTC"
         notes.append(f"times have a zone ({instants.zone}); they were {kept}")
     values = np.where(instants.missing, 0, values).view("datetime64[ns]")
-    return Times(values, instants.missing, tuple(notes), instants.time_format)
+    return Times(values, instants.missing, tuple(notes), instants.time_format, is_utc)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +35,36 @@ _DATES = (
     r"(?P<first>\d{1,2})[/-](?P<second_>\d{1,2})[/-](?P<y>\d{4})",
 )
 ORDERS = ("dmy", "mdy")
+_PLAIN = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?", re.ASCII
+)
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+def read_plain(text: str) -> int | None:
+    """Nanoseconds since 1970 of one text such as '2020-01-31 06:30:00', without a zone.
+
+    The same number that `recognise` gives, a thousand times as fast; None for any other form, and
+    for what is no date.
+
+    >>> read_plain("1970-01-01 00:00:01"), read_plain("1970-01-01 00:00:01Z")
+    (1000000000, None)
+    """
+    found = _PLAIN.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, h, m, s, fraction = found.groups(default="0")
+    try:
+        days = datetime.date(int(year), int(month), int(day)).toordinal() - _EPOCH
+    except ValueError:
+        return None
+    hour, minute, second = int(h), int(m), int(s)
+    in_range = int(EARLIEST.astype(np.int64)) <= days < int(LATEST.astype(np.int64))
+    if not in_range or hour > 23 or minute > 59 or second > 59:
+        return None
+    clock = (hour * 3600 + minute * 60 + second) * SECOND + int(fraction.ljust(9, "0"))
+    return days * DAY + clock
 
 
 def by_pattern(text: pl.Series, pattern: str) -> Reading:

@@ -43,8 +43,9 @@ class Progress(BaseModel):
     """How far a run is: all that a checkpoint holds besides tensors.
 
     `stopped` is None for a run that can go on; `sums` are the running sums of the next log entry;
-    `scaler` and `clipper` are the running numbers of loss scaling and of clipping; `state` is the
-    form of the carried state; `trained` names the parameters with a gradient.
+    `scaler`, `clipper` and `averaging` are the running numbers of loss scaling, of clipping and of
+    a mean that begins late; `state` is the form of the carried state; `trained` names the
+    parameters with a gradient.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Progress(BaseModel):
     sums: dict[str, float]
     scaler: dict[str, int | float] | None
     clipper: dict[str, int | float] | None
+    averaging: dict[str, int | float] | None = None
     trained: list[str]
     state: str
     settings: dict[str, Any]

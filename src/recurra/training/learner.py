@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError, unknown
-from recurra.training.averaging import AveragedWeights
+from recurra.training.averaging import AveragedWeights, TriggeredAverage
 from recurra.training.bptt import detach_state
 from recurra.training.clipping import gradient_norm, largest_gradient, make_clipper
 from recurra.training.flow import GradientFlow, gradient_flow
@@ -24,7 +24,7 @@ from recurra.training.optimiser import (
 )
 from recurra.training.seeds import BATCH, MODEL, VALIDATION, seed_torch, step_seed
 from recurra.training.settings import TrainingSettings
-from recurra.training.task import TrainingTask
+from recurra.training.task import RatedTask, TrainingTask
 
 # Below this loss scale float16 gradients overflow because they diverge, not because of the scale.
 _SMALLEST_SCALE = 2.0**-10
@@ -85,7 +85,8 @@ class Learner:
         self.state: Any = None
         self.state_form = "None"
         self._rng = torch.Generator()
-        self._optimiser = make_optimiser(self.parameters, settings)
+        self._factor = task.rate_factor if isinstance(task, RatedTask) else None
+        self._optimiser = make_optimiser(self.parameters, settings, apart=self._factor is not None)
         self._clipper = None
         if settings.clip is not None:
             self._clipper = make_clipper(settings.clip, settings.clip_limit)
@@ -93,6 +94,8 @@ class Learner:
         self._averaged: AveragedWeights | None = None
         if settings.ema_decay is not None:
             self._averaged = AveragedWeights(self.parameters, settings.ema_decay)
+        elif settings.average_after is not None:
+            self._averaged = TriggeredAverage(self.parameters, settings.average_after)
         self._scaler: torch.amp.GradScaler | None = None
         if settings.precision == "float16":
             self._scaler = torch.amp.GradScaler(self.device.type)
@@ -126,7 +129,9 @@ class Learner:
         elif self._clipper is not None:
             clip = self._clipper.apply(self._to_clip, report.gradient_norm)
             report = report._replace(clipped=clip.triggered)
-        set_learning_rate(self._optimiser, learning_rate)
+        factor = self._factor
+        at_step = None if factor is None else lambda name: factor(name, step)
+        set_learning_rate(self._optimiser, learning_rate, at_step)
         if self._scaler is None:
             self._optimiser.step()
         else:
@@ -191,6 +196,8 @@ class Learner:
                 loss = self.task.validate()
         finally:
             self.model.train()
+        if loss is not None and isinstance(self._averaged, TriggeredAverage):
+            self._averaged.judge(float(loss))
         return None if loss is None else float(loss)
 
     def averaged_in_place(self) -> contextlib.AbstractContextManager[None]:
@@ -227,6 +234,12 @@ class Learner:
         """The running numbers of the clipper; None without one."""
         return None if self._clipper is None else self._clipper.state
 
+    @property
+    def averaging_state(self) -> dict[str, int | float] | None:
+        """The running numbers of a mean that begins late; None without one."""
+        averaged = self._averaged
+        return averaged.numbers if isinstance(averaged, TriggeredAverage) else None
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint needs, named as `checkpoint.py` lists them."""
         averaged = {} if self._averaged is None else self._averaged.tensors
@@ -247,6 +260,7 @@ class Learner:
         state_form: str,
         scaler: dict[str, int | float] | None,
         clipper: dict[str, int | float] | None,
+        averaging: dict[str, int | float] | None = None,
     ) -> None:
         """Go back to what `tensors()` was after `step` steps; `parts` has them by part and name.
 
@@ -265,6 +279,8 @@ class Learner:
             self._scaler.load_state_dict(scaler)
         if self._clipper is not None and clipper is not None:
             self._clipper.restore(clipper)
+        if isinstance(self._averaged, TriggeredAverage) and averaging is not None:
+            self._averaged.restore(averaging)
 
     def _restored_state(self, step: int, carried: Mapping[str, Tensor], form: str) -> Any:
         """The carried state, in the nesting that the task itself gives it.

@@ -157,6 +157,7 @@ class _Run:
 
     def _begin(self, resume: bool) -> None:
         if self.checkpoints is None:
+            self._validate_start()
             return
         newest = self.checkpoints.newest()
         if newest is not None and not resume:
@@ -172,7 +173,12 @@ class _Run:
         if self.flows is not None:
             self.flows.open(self.done)
         if loaded is None:
+            self._validate_start()
             self._save()  # finds out now, not in half an hour, whether the folder can be written
+
+    def _validate_start(self) -> None:
+        if self.settings.validate_start:
+            self._validate()
 
     def _restore(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         assert self.checkpoints is not None
@@ -189,7 +195,14 @@ class _Run:
             learner.parameters,
             self.checkpoints.path,
         )
-        learner.restore(progress.step, parts, progress.state, progress.scaler, progress.clipper)
+        learner.restore(
+            progress.step,
+            parts,
+            progress.state,
+            progress.scaler,
+            progress.clipper,
+            progress.averaging,
+        )
         self.best.step, self.best.loss = progress.best_step, progress.best_loss
         self.best.stale = progress.stale
         self.best.tensors = {name: t.to(learner.device) for name, t in parts["best"].items()}
@@ -277,6 +290,7 @@ class _Run:
             sums=self.log.sums,
             scaler=self.learner.scaler_state,
             clipper=self.learner.clipper_state,
+            averaging=self.learner.averaging_state,
             state=self.learner.state_form,
             trained=list(self.learner.parameters),
             settings=self.settings.model_dump(mode="json"),

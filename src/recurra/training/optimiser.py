@@ -5,7 +5,7 @@ Source: Loshchilov and Hutter 2019, algorithm 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,15 +14,24 @@ from recurra.training.settings import TrainingSettings
 
 
 def make_optimiser(
-    parameters: Mapping[str, Tensor], settings: TrainingSettings
+    parameters: Mapping[str, Tensor], settings: TrainingSettings, *, apart: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices only, not on biases, gains and initial states."""
-    matrices = [p for p in parameters.values() if p.dim() >= 2]
-    others = [p for p in parameters.values() if p.dim() < 2]
+    """AdamW with weight decay on matrices only, not on biases, gains and initial states.
+
+    apart   give each parameter a group of its own, with its name, for rates of their own
+    """
+    matrices = {name: p for name, p in parameters.items() if p.dim() >= 2}
+    others = {name: p for name, p in parameters.items() if p.dim() < 2}
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": list(several.values()), "names": list(several), "weight_decay": decay}
+        for several, decay in ((matrices, settings.weight_decay), (others, 0.0))
     ]
+    if apart:
+        groups = [
+            {**group, "params": [parameter], "names": [name]}
+            for group in groups
+            for name, parameter in zip(group["names"], group["params"], strict=True)  # type: ignore[call-overload]
+        ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
@@ -32,10 +41,12 @@ def make_optimiser(
     )
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` from the next step on."""
+def set_learning_rate(
+    optimiser: torch.optim.Optimizer, rate: float, factor: Callable[[str], float] | None = None
+) -> None:
+    """Use `rate` from the next step on; times the factor of a parameter's name, where given."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate if factor is None else rate * factor(group["names"][0])
 
 
 def optimiser_tensors(

@@ -33,9 +33,14 @@ class TrainingSettings(BaseModel):
     clip_skip            names of parameters, or of modules, that "adaptive" leaves alone; its
                          authors name the last linear layer
     ema_decay            decay of the weight average; None validates and keeps the plain weights
+    average_after        instead of ema_decay: the plain mean of all weights from the moment on when
+                         a validation is no better than the best of those more than so many
+                         validations ago (NT-ASGD), and until then the plain weights
     precision            "bfloat16" and "float16" compute the loss under autocast; weights stay
                          float32, "float16" needs CUDA
     validate_every       steps between validations
+    validate_start       validate before the first step too, so that weights which were good from
+                         the start are kept where training makes them worse
     patience             validations without a better one after which training stops
     target_loss          validation loss below which the task is solved, and training stops
     checkpoint_every_s   seconds between checkpoints; this setting and `gradient_flow_every` are the
@@ -62,9 +67,11 @@ class TrainingSettings(BaseModel):
     clip_limit: float | None = Field(None, gt=0)
     clip_skip: tuple[str, ...] = ()
     ema_decay: float | None = Field(0.995, gt=0, lt=1)
+    average_after: int | None = Field(None, ge=1)
     precision: Precision = "float32"
     seed: int = Field(0, ge=0, lt=2**63)
     validate_every: int = Field(100, ge=1)
+    validate_start: bool = False
     patience: int | None = Field(None, ge=1)
     target_loss: float | None = None
     checkpoint_every_s: float = Field(30.0, ge=0)
@@ -80,6 +87,13 @@ class TrainingSettings(BaseModel):
                 super().__init__(**values)
             except ValidationError as error:
                 raise ConfigError(_explain(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_average(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("average_after") is not None:
+            return {"ema_decay": None, **values}
+        return values
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -102,6 +116,11 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 f"clip_skip={self.clip_skip} works with clip='adaptive' only, and clip is "
                 f"{self.clip!r}, which takes all gradients together; drop it"
+            )
+        if self.average_after is not None and self.ema_decay is not None:
+            raise ValueError(
+                f"average_after={self.average_after} and ema_decay={self.ema_decay:g} are two ways "
+                "to average the weights; expected one of them, drop the other"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must both lie in [0, 1)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,5 +41,17 @@ class TrainingTask(Protocol):
 
         Called in eval mode without gradients, with the averaged weights in place, and without
         autocast: what is measured is the model as it will be used.
+        """
+        ...
+
+
+@runtime_checkable
+class RatedTask(Protocol):
+    """A task some of whose parameters learn more slowly than others, or not from the start."""
+
+    def rate_factor(self, name: str, step: int) -> float:
+        """What the learning rate of a parameter is multiplied by in step 0, 1, 2, ...
+
+        At 0 it stays as it is; it must depend on nothing but its arguments.
         """
         ...

@@ -129,6 +129,36 @@ def test_a_wanted_rate_of_alarms_sets_the_threshold() -> None:
     assert fitted.threshold > 1.1
 
 
+@pytest.mark.parametrize("head", ["alarm", "segment"])
+def test_a_threshold_found_in_training_leaves_what_watching_with_it_would(head: str) -> None:
+    values = np.random.default_rng(5).normal(size=(900, 2))
+    values[600:620, 1] += 8
+    values[880, 0] = np.nan
+    table = pl.DataFrame({"time": np.arange(900), "a": values[:, 0], "b": values[:, 1]})
+    names = {"value": ("a", "b")}
+    found = AnomalyDetector(head=head, false_alarms=6.0).fit(table, **names).fitted
+    again = AnomalyDetector(head=head, threshold=found.threshold).fit(table, **names).fitted
+    assert found.training["alarms"] == again.training["alarms"] > 0
+    for name, values in again.state.items():
+        assert np.array_equal(values, found.state[name]), name
+    (one,), (other,) = found.traces, again.traces
+    assert one.rows.alarm.tolist() == other.rows.alarm.tolist()
+    assert one.rows.status.tolist() == other.rows.status.tolist()
+
+
+def test_a_stream_reads_zones_as_training_did() -> None:
+    """A time alone does not say whether clocks differ; then it is UTC as in the table."""
+    hours = [f"2024-01-{day:02}T{hour:02}:30+05:00" for day in range(1, 9) for hour in range(24)]
+    values = np.random.default_rng(0).normal(size=len(hours))
+    table = pl.DataFrame({"time": hours, "value": values})
+    detector = AnomalyDetector().fit(table[:150])
+    wanted = detector.predict(table[150:])["surprise"].to_list()
+    assert wanted == detector.predict(table)["surprise"].to_list()[150:]
+    stream = detector.stream()
+    assert [stream.push(row)["surprise"] for row in table[150:].to_dicts()] == wanted
+    assert max(wanted) > 0
+
+
 def test_rows_are_watched_whatever_their_times() -> None:
     """Gaps, repeats and a clock set back are said, and change nothing but the time of day."""
     time = np.datetime64("2024-01-01", "ns") + np.arange(100) * np.timedelta64(1, "D")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,15 +48,17 @@ def test_sums_of_parts_are_the_scorer_s_scores(trials: NabTrials) -> None:
             assert float(found[profile]) == pytest.approx(value, abs=1e-9)
 
 
-def test_cross_validation_scores_what_was_not_chosen_by(
-    trials: NabTrials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cross_validation_scores_what_was_not_chosen_by(trials: NabTrials) -> None:
     # Two settings: one raises no alarm at all, the other all that there are.
-    monkeypatch.setattr(trials, "grid", lambda: [Trial(threshold=99.0), Trial(threshold=1.1)])
-    found = trials.cross_validated()
+    none = Trial(threshold=99.0)
+    found = trials.cross_validated([none, Trial(threshold=1.1)])
     assert set(found) == {"standard", "low_fp", "low_fn"}
     mean, deviation = found["standard"]
     assert 30 < mean < 100
     assert deviation > 0
-    monkeypatch.setattr(trials, "grid", lambda: [Trial(threshold=99.0)])
-    assert trials.cross_validated()["standard"] == (0.0, 0.0)
+    assert trials.cross_validated([none])["standard"] == (0.0, 0.0)
+
+
+def test_thresholds_alone_are_part_of_the_grid(trials: NabTrials) -> None:
+    assert set(trials.thresholds()) < set(trials.grid())
+    assert {replace(one, threshold=0.0) for one in trials.thresholds()} == {Trial(threshold=0.0)}

@@ -9,11 +9,8 @@ from recurra.tasks.anomaly.returns import BEGIN, CAP, LARGEST, ReturnPeriods
 def feed(values: np.ndarray) -> tuple[ReturnPeriods, dict[str, np.ndarray], list[float]]:
     periods = ReturnPeriods(1)
     state = periods.initial_state(1)
-    said = [
-        float(periods.step(state, np.array([[x]]), np.array([row]))[0, 0])
-        for row, x in enumerate(values)
-    ]
-    return periods, state, said
+    said = periods.run(state, values[:, None, None], np.array([0]))
+    return periods, state, said[:, 0, 0].tolist()
 
 
 def test_surprise_is_the_equation() -> None:
@@ -26,7 +23,7 @@ def test_surprise_is_the_equation() -> None:
     x = low + 1.0
     periods = ReturnPeriods(1)
     _, state, _ = feed(values[:-1])
-    found = periods.step(state, np.array([[x]]), np.array([999]))[0, 0]
+    found = periods.run(state, np.array([[[x]]]), np.array([999]))[0, 0, 0]
     assert found == pytest.approx(rate + (x - low) / excess / np.log(10), rel=1e-12)
     assert min(said) == 0.0
 
@@ -36,9 +33,9 @@ def test_noise_is_as_surprising_as_it_is_rare() -> None:
     periods, lanes, rows = ReturnPeriods(1), 200, 2500
     state = periods.initial_state(lanes)
     values = np.random.default_rng(1).exponential(size=(rows, lanes, 1))
-    said = [periods.step(state, values[n], np.full(lanes, n)) for n in range(rows)]
+    said = periods.run(state, values, np.zeros(lanes, np.int64))
     level = 2.5
-    share = float((np.array(said[1000:]) > level).mean())
+    share = float((said[1000:] > level).mean())
     assert 0.8 * 10**-level < share < 1.4 * 10**-level
 
 

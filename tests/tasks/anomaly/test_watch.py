@@ -68,6 +68,26 @@ def test_many_series_together_equal_each_alone(head: str) -> None:
             assert np.array_equal(array[0], state[name][n]), name
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_rows_one_at_a_time_equal_all_at_once(head: str) -> None:
+    """A stream's step and a table's pieces: the same answers and the same state."""
+    watch = make_watch(2, head=head)
+    values = noise(260, 2)
+    values[180:200] += 30.0
+    values[50:70, 0] = values[90:95] = np.nan
+    (whole,), after = run(watch, values)
+    state = watch.initial_state(1)
+    clock = np.stack([np.sin(np.arange(260) / 9), np.cos(np.arange(260) / 9)], 1)
+    for t in range(260):
+        rows = watch.step(state, values[t : t + 1], clock[t : t + 1])
+        for part in PARTS:
+            x, y = getattr(whole, part)[t], getattr(rows, part)[0]
+            assert np.array_equal(x, y, equal_nan=x.dtype.kind == "f"), (part, t)
+    assert whole.alarm.any()
+    for name, array in after.items():
+        assert np.array_equal(array, state[name]), name
+
+
 class Echo:
     """A head that is as surprised as the value is large."""
 
@@ -76,15 +96,17 @@ class Echo:
     def initial_state(self, lanes: int) -> State:
         return {"rows": np.zeros(lanes, np.int64)}
 
-    def step(self, state: State, x: np.ndarray, clock: np.ndarray) -> Answer:
-        state["rows"] += 1
-        return Answer(x, x, x, x, np.zeros(len(x), bool))
+    def run(self, state: State, x: np.ndarray, clock: np.ndarray) -> Answer:
+        state["rows"] += len(x)
+        return Answer(x, x, x, x, x, np.zeros(x.shape, bool))
 
-    def together(self, lanes: State, surprise: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def together(
+        self, lanes: State, surprise: np.ndarray, detail: np.ndarray, known: np.ndarray
+    ) -> np.ndarray:
         return surprise
 
     def join(self, surprise: np.ndarray) -> np.ndarray:
-        return surprise.max(axis=1)
+        return surprise.max(axis=-1)
 
 
 def test_alarms_rest_unless_something_is_far_stranger() -> None:

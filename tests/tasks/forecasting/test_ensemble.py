@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,47 @@ def test_forecast_is_the_mean_of_networks_trained_alone() -> None:
     wanted = np.mean([quantiles(one.predict(frame)) for one in alone], axis=0)
     assert quantiles(together.predict(frame)) == pytest.approx(wanted, rel=1e-12)
     assert "the mean of 3 networks" in together.fitted.notes
+
+
+def test_weights_come_from_the_rows_kept_and_are_saved_and_streamed(tmp_path: Path) -> None:
+    frame = several((70,))
+    each = ({"skip": 7}, {"training": {"learning_rate": 3.0}})  # the second one diverges
+    usual = {"ensemble": each, "season": 7, "context": 14, "steps": 30, "horizon": 5}
+    together = fitted_on(frame.head(60), weights="validation", **usual)
+    weights = together.fitted.weights
+    assert weights is not None
+    assert sum(weights) == pytest.approx(1.0)
+    assert weights[0] > 0.5
+    assert any(note.startswith("weights of the networks") for note in together.fitted.notes)
+    alone = [
+        fitted_on(frame.head(60), **{**usual, "ensemble": 1, **one, "seed": 1000 * n})
+        for n, one in enumerate(each)
+    ]
+    made = [quantiles(one.predict(frame.head(65))) for one in alone]
+    wanted = sum(share * one for share, one in zip(weights, made, strict=True))
+    assert quantiles(together.predict(frame.head(65))) == pytest.approx(wanted, rel=1e-9)
+    together.save(tmp_path / "run")
+    again = Forecaster.load(tmp_path / "run")
+    assert again.fitted.weights == weights
+    stream = again.stream()
+    for row in range(60, 65):
+        answer = stream.push(frame.row(row, named=True))["forecast"]["target"]
+    assert answer["q0.5"] == pytest.approx(
+        again.predict(frame.head(65))["q0.5"].to_list(), rel=1e-5
+    )
+
+
+def test_weights_without_rows_to_choose_them_by_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weights='validation' needs rows .* weights='equal'"):
+        fitted_on(several((60,)), ensemble=2, weights="validation", validation=0.0)
+
+
+def test_weights_of_a_run_must_be_shares_of_its_networks(tmp_path: Path) -> None:
+    forecaster = fitted_on(several((60,)), ensemble=2)
+    wrong = replace(forecaster.fitted, weights=(0.5, 0.25))
+    wrong.save(RunFolder.create(tmp_path / "run"), forecaster.settings.model_dump())
+    with pytest.raises(RunError, match="weights are not 2 shares of one"):
+        Forecaster.load(tmp_path / "run")
 
 
 def test_number_of_networks_differ_in_their_seeds() -> None:

@@ -64,6 +64,21 @@ def test_level_is_the_last_value_without_a_season_and_the_season_s_mean_with_one
     assert steps_of(frame, model(season=5), [10]).level.item() == -12
 
 
+@pytest.mark.parametrize(("season", "level", "wanted"), [(5, 3, -11), (1, 6, -12.5), (5, 1, -10)])
+def test_level_is_the_mean_of_as_many_rows_as_are_asked_for(
+    season: int, level: int, wanted: float
+) -> None:
+    made = steps_of(ramp(40, start=-20.0), model(season=season, level=level), [10])
+    assert made.level.item() == wanted
+    spread = 1.0 if level == 1 else np.abs(np.arange(-15, -9) - wanted).mean()
+    assert made.scale.item() == pytest.approx(spread)
+
+
+def test_level_longer_than_the_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"level=7 is the mean of more rows .* context=6"):
+        model(level=7)
+
+
 def test_long_season_shows_the_smoothed_rows_of_last_season() -> None:
     settings, frame = model(season=20), ramp(80, start=-40.0)
     made = steps_of(frame, settings, [60, 10])

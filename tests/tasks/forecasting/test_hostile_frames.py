@@ -81,8 +81,12 @@ def check_forecast(made: Any, frame: pl.DataFrame) -> None:
         assert [(time - ends[name]).days for time in times] == [1, 2, 3]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(frame=frames(), past=st.booleans(), design=st.sampled_from(["plain", "counts", "segments"]))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    frame=frames(),
+    past=st.booleans(),
+    design=st.sampled_from(["plain", "counts", "segments", "autoregressive"]),
+)
 def test_forecasts_are_finite_or_the_error_is_clear(
     frame: pl.DataFrame, past: bool, design: str
 ) -> None:
@@ -90,8 +94,9 @@ def test_forecasts_are_finite_or_the_error_is_clear(
         "plain": {},
         "counts": {"head": "counts"},
         "segments": {"model": "segments"},
+        "autoregressive": {"model": "autoregressive"},
     }[design]
-    past = past and design != "segments"
+    past = past and design not in ("segments", "autoregressive")
     forecaster = Forecaster(horizon=HORIZON, frequency="1 day", **TINY, **more)
     refusal = message(lambda: forecaster.fit(frame, past="price" if past else ()))
     if refusal is not None:

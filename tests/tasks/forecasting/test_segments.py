@@ -213,7 +213,7 @@ def test_covariates_are_refused_by_name(covariate: str) -> None:
         ({"skip": 3}, r"skip=3 has no meaning"),
         ({"segment": 13}, r"segment=13 does not fit into the window of context=12 rows"),
         ({"model": "forking"}, r"segment=4 has no meaning with model='forking'"),
-        ({"model": "segment"}, r"model='segment'.*'forking' or 'segments'"),
+        ({"model": "segment"}, r"model='segment'.*'forking', 'segments' or 'autoregressive'"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], message: str) -> None:

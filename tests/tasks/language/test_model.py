@@ -154,6 +154,38 @@ def test_the_end_of_the_text_is_kept_and_no_more_than_is_of_use(
     assert chosen.batches.length == (len(TEXT) + 1 - 100 - 1) // 3
 
 
+def test_the_end_of_each_part_is_kept_and_the_text_after_it_begins_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "".join(chr(0x4E00 + k) for k in range(1000)))
+    settings = LanguageModel(**TINY, validation=0.1, validation_parts=4).settings
+    chosen = learning.plan([path], [], settings)
+    assert chosen.valid is not None
+    corpus = learning.read_corpus([path], chosen.tokenizer).ids.tolist()
+    size, each = len(corpus) // 4, 25
+    ends = [size * part for part in (1, 2, 3, 4)]
+    kept = [token for end in ends for token in corpus[end - each : end]]
+    assert chosen.valid.tolist() == kept
+    learned = [token for token in corpus if token not in set(kept)]
+    batches = [chosen.batches.batch(step) for step in range(chosen.batches.updates)]
+    rows = torch.cat([batch.inputs for batch in batches], 1)
+    assert rows.flatten().tolist() == learned[: rows.numel()]
+    resets = [
+        torch.zeros(batch.inputs.shape) if batch.reset is None else batch.reset for batch in batches
+    ]
+    begins = torch.cat([part.bool() for part in resets], 1)
+    begins[:, 0] = False  # where streams begin
+    assert sorted(rows[begins].tolist()) == sorted(
+        corpus[end] for end in ends[:3]
+    )  # the last token is only a target
+
+
+def test_more_parts_than_the_text_has_room_for_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", TEXT[:100])
+    with pytest.raises(
+        DataError, match=r"101 tokens; expected more than 1 in .*validation_parts=90"
+    ):
+        LanguageModel(**TINY, validation_parts=90).fit(path)
+
+
 def test_without_validation_all_the_text_is_learned_from() -> None:
     model = tiny(validation=0)
     assert model.result is not None

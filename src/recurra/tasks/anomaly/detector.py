@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,14 +20,16 @@ from recurra.tasks.anomaly.evaluation import Evaluation, evaluate
 from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
 from recurra.tasks.anomaly.frames import answer_frame
 from recurra.tasks.anomaly.heads import make_watch
+from recurra.tasks.anomaly.lanes import Array
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
 from recurra.tasks.anomaly.table import Columns, Watched, WatchedSet, read_watched
 from recurra.tasks.anomaly.thresholds import threshold_for
-from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
+from recurra.tasks.anomaly.watch import Rows, raise_later, watch_series
 
 Names = str | Sequence[str]
+STEPS = 1000
 HELD_ALARMS, MARGIN = 1.0, 1.25
 """Alarmed rows of the segment head for each thousand rows of the second half of training."""
 
@@ -38,6 +41,8 @@ class AnomalyDetector:
     needs labels. The detector learns as it goes; `fit` lets it begin with what a table
     has shown.
 
+    model         "memory" learns as it goes, with nothing to train; "forecaster" trains a GRU on
+                  the table, whose forecasts rows are held against
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
     threshold     surprise from which an alarm is raised. None: 1.15 for the alarm head; for the
@@ -47,6 +52,9 @@ class AnomalyDetector:
     jump          this much above that of the last one (alarm head only)
     relearn       rows after which a lasting shift of the level makes a channel start afresh; never,
                   when None
+    hidden_size   of a forecaster's GRU
+    steps         of a forecaster's training, 1,000 when None; or minutes of it on the clock
+    seed          of a forecaster's first weights; nothing else involves chance
     time_format   "dmy", "mdy" or a pattern, where the table's times could be read in two ways
 
     Raises: ConfigError for a setting that is unknown or out of range.
@@ -63,12 +71,17 @@ class AnomalyDetector:
     def __init__(
         self,
         *,
+        model: Literal["memory", "forecaster"] = "memory",
         head: Literal["alarm", "segment"] = "alarm",
         threshold: float | None = None,
         false_alarms: float | None = None,
         refractory: int = 100,
         jump: float = 1.5,
         relearn: int | None = None,
+        hidden_size: int = 32,
+        steps: int | None = None,
+        minutes: float | None = None,
+        seed: int = 0,
         time_format: str | None = None,
     ) -> None:
         given = locals()
@@ -79,6 +92,21 @@ class AnomalyDetector:
             raise ConfigError(
                 f"threshold={threshold:g} and false_alarms={false_alarms:g} contradict each other: "
                 "the second sets the first. Give one of them."
+            )
+        if steps is not None and minutes is not None:
+            raise ConfigError(
+                f"steps={steps} and minutes={minutes:g} both say when training ends. Give one of "
+                "them."
+            )
+        if model != "forecaster" and (steps, minutes) != (None, None):
+            raise ConfigError(
+                f"model={model!r} has nothing to train; steps and minutes are a forecaster's. "
+                "Leave them out, or choose model='forecaster'."
+            )
+        if model == "forecaster" and head == "segment":
+            raise ConfigError(
+                "head='segment' and model='forecaster' do not go together: a forecaster has the "
+                "alarm head. Leave one of them out."
             )
 
     @classmethod
@@ -114,6 +142,7 @@ class AnomalyDetector:
         until: Any = None,
         out: str | Path | None = None,
         force: bool = False,
+        progress: bool = False,
     ) -> Self:
         """Watch a table from its first row, and keep what was learned.
 
@@ -122,6 +151,7 @@ class AnomalyDetector:
         series         column called "series" is used if there is one
         until          last time to learn from, a date to its end; later rows are for `evaluate`
         out, force     run folder to write; replace the run in it
+        progress       show on stderr how a forecaster's training goes
 
         Raises: DataError for a table that cannot be used, RunError for the folder.
         """
@@ -129,7 +159,7 @@ class AnomalyDetector:
         if until is not None:
             table = _cut(table, until)
         run = None if out is None else RunFolder.create(out, force=force)
-        self._fitted = self.learn(table)
+        self._fitted = self.learn(table, progress=progress)
         if run is not None:
             self._fitted.save(run)
         return self
@@ -159,7 +189,13 @@ class AnomalyDetector:
         Raises: DataError for a table that cannot be used.
         """
         fitted = self.fitted
-        table = read_watched(data, fitted.columns, label=label, time_format=fitted.time_format)
+        table = read_watched(
+            data,
+            fitted.columns,
+            label=label,
+            time_format=fitted.time_format,
+            is_utc=fitted.is_utc,
+        )
         for one in table.series:
             if (one.times.dtype.kind == "M") != fitted.clocked:
                 kinds = ("whole numbers", "dates")
@@ -207,20 +243,36 @@ class AnomalyDetector:
         detector._fitted = fitted
         return detector
 
-    def learn(self, table: WatchedSet, threshold: float | None = None) -> Fitted:
-        """Watch series that are already read; this detector itself is left as it was."""
+    def learn(
+        self,
+        table: WatchedSet,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        progress: bool = False,
+    ) -> Fitted:
+        """Watch series that are already read; this detector itself is left as it was.
+
+        weights are those of a forecaster that is trained already.
+        """
         started = clock.monotonic()
-        watch = make_watch(self.settings, len(table.columns.value))
-        watch.threshold = watch.threshold if threshold is None else threshold
+        if weights is None:
+            weights = self.train_network(table.series, progress=progress)
+        watch = make_watch(self.settings, len(table.columns.value), weights)
+        threshold = watch.threshold
+        is_known = self.settings.threshold is not None or (
+            self.settings.false_alarms is None and not watch.head.holds
+        )
+        if not is_known:
+            watch.threshold = math.inf
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
             watch.know(state, n, one.counts)
         answers, state = watch_series(
             watch, state, [one.values for one in table.series], [one.clock for one in table.series]
         )
-        threshold = self._threshold(watch, answers)
-        if threshold != watch.threshold:
-            return self.learn(table, threshold)
+        if not is_known:
+            threshold = self._threshold(watch.head.holds, answers)
+            answers = raise_later(watch, state, answers, threshold)
         alarms = sum(int(rows.alarm.sum()) for rows in answers)
         rows = sum(len(one) for one in table.series)
         first = table.series[0]
@@ -233,6 +285,7 @@ class AnomalyDetector:
             last=np.array([int(one.times.astype(np.int64).max()) for one in table.series]),
             rows=np.stack([one.counts for one in table.series]),
             state=state,
+            weights=dict(weights),
             training={
                 "rows": rows,
                 "series": len(table.series),
@@ -241,23 +294,47 @@ class AnomalyDetector:
             },
             notes=table.notes,
             time_format=table.time_format,
+            is_utc=table.is_utc,
             traces=tuple(
                 make_trace(one, answer)
                 for one, answer in zip(table.series[:TRACED_SERIES], answers, strict=False)
             ),
         )
 
-    def _threshold(self, watch: Watch, answers: Sequence[Rows]) -> float:
-        holds, rate = watch.head.holds, self.settings.false_alarms
-        if self.settings.threshold is not None or (rate is None and not holds):
-            return watch.threshold
+    def train_network(
+        self, series: Sequence[Watched], *, progress: bool = False
+    ) -> dict[str, Array]:
+        """The weights of a forecaster, trained on these rows; none for another model.
+
+        Raises: DataError when there are too few values.
+        """
+        if self.settings.model != "forecaster":
+            return {}
+        from recurra.tasks.anomaly.network import learn_weights
+
+        lanes = []
+        for one in series:
+            for values in one.values.T:
+                known = np.isfinite(values)
+                lanes.append((values[known], one.clock[known]))
+        given = self.settings
+        length = {"steps": given.steps, "minutes": given.minutes}
+        if given.steps is None and given.minutes is None:
+            length["steps"] = STEPS
+        return learn_weights(
+            lanes, hidden_size=given.hidden_size, seed=given.seed, progress=progress, **length
+        )
+
+    def _threshold(self, holds: bool, answers: Sequence[Rows]) -> float:
+        """The threshold that answers to the training rows ask for."""
+        rate = self.settings.false_alarms
         surprises = [rows.surprise for rows in answers]
         if not holds:
             rest = (self.settings.refractory, self.settings.jump)
             return threshold_for(surprises, float(rate or 0.0), *rest)
         # What was learned early in training was not strange, only not yet known.
         late = [one[len(one) // 2 :] for one in surprises]
-        reached = threshold_for(late, rate or HELD_ALARMS, 0, -np.inf)
+        reached = threshold_for(late, rate or HELD_ALARMS, 0, np.inf)
         return reached if rate is not None else MARGIN * reached
 
     def _read_new(self, data: Any, time: str, value: Names, series: str | None) -> WatchedSet:
@@ -282,7 +359,7 @@ def _cut(table: WatchedSet, until: Any) -> WatchedSet:
     column = nw.from_native(
         pl.Series("until", [until if isinstance(until, int) else str(until)]), series_only=True
     )
-    limit = read_times(column, time_format=table.time_format).values[0]
+    limit = read_times(column, time_format=table.time_format, is_utc=table.is_utc).values[0]
     kinds = {one.times.dtype.kind for one in table.series}
     if kinds != {limit.dtype.kind}:
         raise DataError(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from recurra.data.calendar import TimeValues
 from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
+from recurra.tasks.anomaly.forecast import weight_shapes
 from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.lanes import Array, State, take_lanes
 from recurra.tasks.anomaly.settings import AnomalySettings
@@ -42,7 +43,9 @@ class Fitted:
     names      the series of training       last     time of each one's last row, (S,)
     rows       values each channel was trained on, (S, C)
     state      arrays (S, ...) after these rows
+    weights    of a forecaster's network, by name; empty for another model
     clocked    whether times are dates, not whole numbers
+    is_utc     whether times with a zone were converted; None without a zone
     """
 
     columns: Columns
@@ -56,13 +59,15 @@ class Fitted:
     training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     time_format: str | None = None
+    is_utc: bool | None = None
+    weights: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     traces: tuple[Trace, ...] = field(default=())
 
     @property
     def watch(self) -> Watch:
         """The detector with the threshold of this model."""
         settings = self.settings.model_copy(update={"threshold": self.threshold})
-        return make_watch(settings, len(self.columns.value))
+        return make_watch(settings, len(self.columns.value), self.weights)
 
     def start(self, watch: Watch, series: Sequence[Watched]) -> State:
         """Where each series begins: after its training rows if all of its rows are later."""
@@ -100,6 +105,7 @@ class Fitted:
         import torch
 
         tensors = {f"state.{name}": torch.from_numpy(v) for name, v in self.state.items()}
+        tensors |= {f"weights.{k}": torch.from_numpy(v) for k, v in self.weights.items()}
         tensors |= {"last": torch.from_numpy(self.last), "rows": torch.from_numpy(self.rows)}
         for n, trace in enumerate(self.traces):
             parts = {"times": trace.times.astype(np.int64), "values": trace.values}
@@ -118,6 +124,7 @@ class Fitted:
             "threshold": self.threshold,
             "clocked": self.clocked,
             "time_format": self.time_format,
+            "is_utc": self.is_utc,
             "training": dict(self.training),
             "notes": list(self.notes),
         }
@@ -152,9 +159,11 @@ class Fitted:
                 last=arrays["last"],
                 rows=arrays["rows"],
                 state={k.removeprefix("state."): v for k, v in arrays.items() if k[:6] == "state."},
+                weights=_read_weights(arrays, settings),
                 training=dict(config["training"]),
                 notes=tuple(config["notes"]),
                 time_format=config["time_format"],
+                is_utc=config["is_utc"],
                 traces=tuple(
                     _read_trace(arrays, n, name, bool(config["clocked"]))
                     for n, name in enumerate(traced)
@@ -182,6 +191,19 @@ class Fitted:
 
 
 _ROW_PARTS = ("surprise", "alarm", "expected", "lower", "upper", "share", "status")
+
+
+def _read_weights(arrays: Mapping[str, Any], settings: AnomalySettings) -> dict[str, Any]:
+    """Those of the settings' network. Raises: ValueError when one is not there, or not finite."""
+    if settings.model != "forecaster":
+        return {}
+    made = {}
+    for name, shape in weight_shapes(settings.hidden_size).items():
+        values = arrays.get(f"weights.{name}")
+        if values is None or values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"the weights {name!r} are {_described(values)}, expected {shape}")
+        made[name] = values
+    return made
 
 
 def _described(values: npt.NDArray[Any] | None) -> str:

@@ -18,14 +18,21 @@ Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 State = dict[str, npt.NDArray[Any]]
 
+PIECE = 64
+"""Rows that are looked at together, at most; what they are answered does not depend on it."""
+
 
 class Answer(NamedTuple):
-    """What a head says of one row, each (L,): expected and interval are known before the row."""
+    """What a head says of T rows, each (T, L): expected and interval are known before the row.
+
+    detail is what the head wants to be told again when it looks at all channels of a series.
+    """
 
     surprise: Array
     expected: Array
     lower: Array
     upper: Array
+    detail: Array
     drifted: Flags
 
 
@@ -48,3 +55,13 @@ def put_lanes(state: State, lanes: Whole | slice, values: Mapping[str, npt.NDArr
 def join_lanes(states: list[State]) -> State:
     """One state out of several, their lanes one after another."""
     return {name: np.concatenate([one[name] for one in states]) for name in states[0]}
+
+
+def join_rarest(surprise: Array) -> Array:
+    """The largest of the channels (..., C), less log10 of their number; NaN without any."""
+    if surprise.shape[-1] == 1:
+        return np.asarray(surprise[..., 0])
+    known = np.isfinite(surprise)
+    largest = np.max(np.where(known, surprise, -np.inf), axis=-1)
+    joined = np.maximum(largest - np.log10(np.maximum(known.sum(axis=-1), 1)), 0.0)
+    return np.where(known.any(axis=-1), joined, np.nan)

@@ -47,15 +47,15 @@ class _Recorder:
     """Return periods that keep what they are asked about."""
 
     def __init__(self, periods: ReturnPeriods) -> None:
-        self.periods = periods
+        self.periods, self.quantities = periods, periods.quantities
         self.asked: list[Array] = []
 
     def initial_state(self, lanes: int) -> State:
         return self.periods.initial_state(lanes)
 
-    def step(self, state: State, values: Array, row: Whole) -> Array:
+    def run(self, state: State, values: Array, row: Whole) -> Array:
         self.asked.append(values.copy())
-        return self.periods.step(state, values, row)
+        return self.periods.run(state, values, row)
 
 
 class NabTrials:
@@ -71,7 +71,7 @@ class NabTrials:
         values = [file.values[:, None] for file in self.files]
         clocks = [clock_of(file.times) for file in self.files]
         watch_series(watch, watch.initial_state(len(values)), values, clocks)
-        self._asked = recorder.asked  # [t]: (files that still have rows, E)
+        self._asked = recorder.asked  # pieces of rows: (T, files that still have rows, E)
         self._rare: dict[int, list[Array]] = {}
         self.worth = [worth(file) for file in self.files]
 
@@ -104,14 +104,17 @@ class NabTrials:
     def _returns(self, largest: int) -> list[Array]:
         """Surprises (n, E) of each file's quantities."""
         if largest not in self._rare:
-            periods = ReturnPeriods(self._asked[0].shape[1], largest)
+            periods = ReturnPeriods(self._asked[0].shape[2], largest)
             state = periods.initial_state(len(self.files))
             made = [np.zeros((len(file.values), periods.quantities)) for file in self.files]
-            for t, values in enumerate(self._asked):
-                view = {name: array[: len(values)] for name, array in state.items()}
-                rare = periods.step(view, values, np.full(len(values), t))
-                for n, row in enumerate(rare):
-                    made[n][t] = row
+            start = 0
+            for values in self._asked:
+                count = values.shape[1]
+                view = {name: array[:count] for name, array in state.items()}
+                rare = periods.run(view, values, np.full(count, start))
+                for n in range(count):
+                    made[n][start : start + len(values)] = rare[:, n]
+                start += len(values)
             self._rare[largest] = made
         return self._rare[largest]
 
@@ -120,13 +123,18 @@ class NabTrials:
         every = itertools.product(_LARGEST, _MEMORY, _MEANS, _REFRACTORY, _JUMP, _THRESHOLDS)
         return [Trial(*values) for values in every]
 
-    def cross_validated(self, seed: int = 0) -> dict[str, tuple[float, float]]:
+    def thresholds(self) -> list[Trial]:
+        """The settings that differ in the threshold alone."""
+        return [Trial(threshold=threshold) for threshold in _THRESHOLDS]
+
+    def cross_validated(
+        self, trials: Sequence[Trial], seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
         """Mean and deviation over splits of each profile's score on files not chosen by.
 
-        For each of 50 splits of the files into halves, alike in folders, the setting with the best
+        For each of 50 splits of the files into halves, alike in folders, the trial with the best
         standard score on one half is scored on the other, both ways round. All profiles use it.
         """
-        trials = self.grid()
         parts = np.zeros((len(trials), len(self.files), 3))
         surprises: list[Array] = []
         before: tuple[float, ...] = ()

@@ -6,12 +6,14 @@ Two experts for each channel, whose evidence l is smoothed and held against the 
     joint    l = |z − V Vᵀ z|       V: principal components of all channels, 90 % of the variance
     e ← e + (l − e) / τ      q ← max(e, q (1 − 1/4000)) while learning      g = e / q
 
-A lane learns its first rows, as many as training had; then scale, memory, V and q stay as they are,
-so a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in
-4,000 rows of training, which is 3.6 in −log10. The surprise of a series is 3.6 times the root mean
-square of its channels' g, so one channel far beyond all that it has shown is enough, and several
-add up. With several channels g² is that of the joint expert and a tenth of the memory's; with one
-there is the memory alone. V is found anew whenever the rows learned have doubled.
+A lane learns its first rows, as many as training had; then scale, memory and V stay as they are, so
+a strange stretch stays strange. q still follows an e above it, by 1/4000 of the difference a row:
+what lasts for days becomes the new normal, or nothing would be seen beside it. g is about 1 when a
+channel is as strange as it was once in 4,000 rows of training, which is 3.6 in −log10. The surprise
+of a series is 3.6 times the root mean square of its channels' g, so one channel far beyond all that
+it has shown is enough, and several add up. With several channels g² is that of the joint expert and
+a tenth of the memory's; with one there is the memory alone. V is found anew whenever the rows
+learned have doubled.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from recurra.tasks.anomaly.interval import START, expect
 from recurra.tasks.anomaly.lanes import Answer, Array, Flags, State, Whole
-from recurra.tasks.anomaly.leaky import LARGEST, LeakyMeans, Scaler
+from recurra.tasks.anomaly.leaky import LARGEST, LeakyMeans, Scaler, changes
 from recurra.tasks.anomaly.memory import PrototypeMemory
 
 LEARN = 1000
@@ -38,7 +40,7 @@ _PART = 0.1  # of the memory's g², where there is a joint expert
 
 
 class SegmentHead:
-    """Strangeness of each lane's row; everything it remembers is in the arrays of its state."""
+    """Strangeness of each lane's rows; everything it remembers is in the arrays of its state."""
 
     threshold = 2.0 * RARE
     holds = True
@@ -61,7 +63,6 @@ class SegmentHead:
             "smooth": np.zeros(lanes),
             "most": np.full(lanes, _LEAST),
             "reach": np.full(lanes, START),
-            "z": np.zeros(lanes),
             **(self._initial_joint(lanes) if self.channels > 1 else {}),
         }
 
@@ -75,56 +76,68 @@ class SegmentHead:
             "joint_most": np.full(lanes, _JOINT_LEAST),
         }
 
-    def step(self, state: State, x: Array, clock: Array) -> Answer:
-        """Look at x (L,); learn it while the lane is learning. The time of day is not used."""
-        x = np.clip(x, -LARGEST, LARGEST)
+    def run(self, state: State, x: Array, clock: Array) -> Answer:
+        """Look at rows x (T, L), and learn them while the lane is learning; no use of the clock."""
+        x = np.minimum(np.maximum(x, -LARGEST), LARGEST)
         is_first = state["rows"] == 0
-        learns = state["seen"] < state["learning"]
-        mean, deviation = (part.copy() for part in self.scaler.scale(state))
-        means, squares = state["means"], state["squares"]
-        answered = expect(state, mean, deviation, means[:, 0], squares[:, 1], x)
-        z = np.where(is_first, 0.0, (x - mean) / deviation)
-        state["z"][...] = np.clip(z, -_CLIP, _CLIP)
+        if not is_first.any():
+            is_first = None
+        seen = state["seen"] + np.arange(len(x))[:, None]
+        learns = seen < state["learning"]
+        scale = self.scaler.run(state, x, learns)
+        z = (x - scale[0]) / scale[1]
+        if is_first is not None:
+            z[0, is_first] = 0.0
         u = np.arcsinh(z)
-        change = np.where(is_first, 0.0, u - state["last"])
-        state["last"][...] = u
-        self.leaky.step(means, squares, u, is_first)
-        columns = [u, change, means[:, 0], np.sqrt(squares[:, 0])]
-        features = np.stack(columns, axis=1).astype(np.float32)
-        distance = self.memory.distances(state, features)
-        self.memory.learn(state, features, distance, learns)
-        self.scaler.learn(state, x, learns)
-        strange = np.log1p(distance[:, 0] / state["radius"][:, 0])
-        smooth = state["smooth"]
-        smooth += (strange - smooth) / SMOOTH
-        most = state["most"]
-        ratio = smooth / most
-        faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _LEAST)
-        most[...] = np.where(learns, np.maximum(smooth, faded), most)
-        state["seen"] += 1
-        drifted = (np.abs(means[:, 2]) > DRIFT) & (state["seen"] > TAUS[2])
-        return Answer(ratio, *answered, drifted)
+        means, squares = self.leaky.run(state, u[:, :, None], is_first)
+        answered = expect(state, scale, means[:-1, :, 0], squares[:-1, :, 1], u, x, is_first)
+        columns = [u, changes(state, u, is_first), means[1:, :, 0], np.sqrt(squares[1:, :, 0])]
+        features = np.stack(columns, axis=2).astype(np.float32)
+        distance, radius = self.memory.run(state, features, learns)
+        strange = np.log1p(distance[:, :, 0] / radius[:, :, 0])
+        ratio = self._against_most(state, strange, learns)
+        state["seen"] += len(x)
+        drifted = (np.abs(means[1:, :, 2]) > DRIFT) & (seen >= TAUS[2])
+        return Answer(ratio, *answered, np.minimum(np.maximum(z, -_CLIP), _CLIP), drifted)
 
-    def together(self, lanes: State, ratio: Array, known: Flags) -> Array:
-        """g (S, C) of each channel after its lanes were stepped, with the joint expert's part."""
+    def _against_most(self, state: State, strange: Array, learns: Flags) -> Array:
+        """g (T, L) of the memories."""
+        smooth, most = state["smooth"], state["most"]
+        ratio = np.empty(strange.shape)
+        for t, row in enumerate(strange):
+            smooth += (row - smooth) / SMOOTH
+            np.divide(smooth, most, out=ratio[t])
+            _follow(most, smooth, learns[t], _LEAST)
+        return ratio
+
+    def together(self, lanes: State, ratio: Array, z: Array, known: Flags) -> Array:
+        """g (T, S, C) of each channel after its lanes were run, with the joint expert's part."""
         if self.channels == 1:
             return ratio
-        series = len(ratio)
-        z = np.where(known, lanes["z"].reshape(known.shape), 0.0)
-        rest = lanes["rest"].reshape(series, self.channels, self.channels)
-        # Multiplied and added up by hand: a matrix product's bits depend on how many there are.
-        away = np.abs(np.add.reduce(rest * z[:, None, :], axis=2))
-        smooth, most = (lanes[f"joint_{name}"].reshape(known.shape) for name in ("smooth", "most"))
-        smooth += (away - smooth) / JOINT_SMOOTH
-        joint = smooth / most
-        found = lanes["joint_rows"].reshape(known.shape)[:, :1] >= 2 * FIRST
-        still = lanes["seen"] <= lanes["learning"]
-        learns = np.any(still.reshape(known.shape), axis=1)
-        faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _JOINT_LEAST)
-        most[learns] = np.maximum(smooth, faded)[learns]
-        self._learn_joint(lanes, z, np.flatnonzero(learns & known.any(axis=1)))
+        # How many values each lane had seen after each row.
+        seen = np.cumsum(known, axis=0)
+        seen += lanes["seen"].reshape(known.shape[1:]) - seen[-1]
+        still = seen <= lanes["learning"].reshape(known.shape[1:])
+        joint, found = np.empty(ratio.shape), np.empty((*ratio.shape[:2], 1), bool)
+        z = np.where(known, z, 0.0)
+        for t in range(len(ratio)):
+            joint[t], found[t] = self._joint(lanes, z[t], np.any(still[t], axis=1), known[t])
         both = np.sqrt(joint**2 + _PART * np.nan_to_num(ratio) ** 2)
         return np.where(known, np.where(found, both, ratio), np.nan)
+
+    def _joint(self, lanes: State, z: Array, learns: Flags, known: Flags) -> tuple[Array, Flags]:
+        """The joint expert's g (S, C) of one row, and whether it is there yet (S, 1)."""
+        rest = lanes["rest"].reshape(len(z), self.channels, self.channels)
+        # Multiplied and added up by hand: a matrix product's bits depend on how many there are.
+        away = np.abs(np.add.reduce(rest * z[:, None, :], axis=2))
+        smooth, most = (lanes[f"joint_{name}"].reshape(z.shape) for name in ("smooth", "most"))
+        smooth += (away - smooth) / JOINT_SMOOTH
+        joint = smooth / most
+        found = lanes["joint_rows"].reshape(z.shape)[:, :1] >= 2 * FIRST
+        _follow(most, smooth, learns[:, None], _JOINT_LEAST)
+        if learns.any():
+            self._learn_joint(lanes, z, np.flatnonzero(learns & known.any(axis=1)))
+        return joint, found
 
     def _learn_joint(self, lanes: State, z: Array, series: Whole) -> None:
         """Take in z (S, C) of some series; when their rows have doubled, find the components."""
@@ -139,11 +152,17 @@ class SegmentHead:
                 rest[n] = unexplained(products[n] / count)
 
     def join(self, surprise: Array) -> Array:
-        """Surprise (S,) of g (S, C), NaN where there is none: the root mean square, in −log10."""
+        """Surprise (...,) of g (..., C), NaN where there is none: root mean square, in −log10."""
         known = np.isfinite(surprise)
         squares = np.minimum(np.where(known, surprise, 0.0), _MOST) ** 2
-        mean = np.add.reduce(squares, axis=1) / np.maximum(known.sum(axis=1), 1)
-        return np.where(known.any(axis=1), RARE * np.sqrt(mean), np.nan)
+        mean = np.add.reduce(squares, axis=-1) / np.maximum(known.sum(axis=-1), 1)
+        return np.where(known.any(axis=-1), RARE * np.sqrt(mean), np.nan)
+
+
+def _follow(most: Array, smooth: Array, learns: Flags, least: float) -> None:
+    """q after a row: the most of training, fading; after training slowly up to what lasts."""
+    fading = np.maximum(smooth, np.maximum(most * (1.0 - 1.0 / MEMORY), least))
+    most[...] = np.where(learns, fading, most + np.maximum(smooth - most, 0.0) / MEMORY)
 
 
 def unexplained(moments: Array) -> Array:

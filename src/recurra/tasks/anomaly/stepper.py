@@ -69,6 +69,7 @@ class AnomalyStepper:
 
         fitted = self._fitted
         tensors = {name: torch.from_numpy(part) for name, part in fitted.state.items()}
+        tensors |= {f"weights.{k}": torch.from_numpy(v) for k, v in fitted.weights.items()}
         texts = [repr(fitted.columns), fitted.settings.model_dump_json(), repr(fitted.threshold)]
         return model_hash(tensors, [*texts, *fitted.names])
 
@@ -97,12 +98,16 @@ class AnomalyStepper:
 
     def step(self, states: States, inputs: Sequence[Seen]) -> tuple[list[Any], Refused]:
         """As `Stepper.step`."""
-        state = {name: states[name].copy() for name in self.record.names or ()}
+        state = {name: states[name] for name in self.record.names or ()}
+        in_place = len(self._fitted.columns.value) == 1
+        if not in_place:  # the lanes of one array need channels that lie side by side
+            state = {name: part.copy() for name, part in state.items()}
         values = np.concatenate([seen.values for seen in inputs])
         clock = np.concatenate([seen.clock for seen in inputs])
         rows = self._watch.step(state, values, clock)
-        self._write(states, state)
-        return [self._stream.answer(rows, n) for n in range(len(inputs))], {}
+        if not in_place:
+            self._write(states, state)
+        return self._stream.answers(rows), {}
 
     def _write(self, states: States, state: State) -> None:
         for name, part in state.items():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recurra.data.calendar import TimeValues
-from recurra.data.times import read_times
+from recurra.data.times import read_time
 from recurra.errors import DataError
 from recurra.tasks.anomaly.fitted import Fitted
 from recurra.tasks.anomaly.frames import PARTS
@@ -54,7 +54,7 @@ class AnomalyStream:
         rows = self._watch.step(state, values, clock)
         self._states[name] = state
         key = {} if columns.series is None else {columns.series: name}
-        return {columns.time: event[columns.time], **key, **self.answer(rows, 0)}
+        return {columns.time: event[columns.time], **key, **self.answers(rows)[0]}
 
     def read(self, event: Mapping[str, Any]) -> tuple[tuple[Array, Array], int]:
         """((values (1, C), clock (1, 2)), time) of an event, the time in microseconds or a number.
@@ -84,18 +84,27 @@ class AnomalyStream:
         for n, one in enumerate(series):
             self._states[one.name] = take_lanes(state, np.array([n]))
 
-    def answer(self, rows: Rows, n: int) -> dict[str, Any]:
-        """What row n means, by name."""
+    def answers(self, rows: Rows) -> list[dict[str, Any]]:
+        """What one row of each of S series means, by name."""
         names = self._fitted.columns.value
-        answer: dict[str, Any] = {
-            "score": float(rows.score[n]),
-            "surprise": float(rows.surprise[n]),
-            "alarm": bool(rows.alarm[n]),
+        several = len(names) > 1
+        columns: dict[str, list[Any]] = {
+            "score": rows.score.tolist(),
+            "surprise": rows.surprise.tolist(),
+            "alarm": rows.alarm.tolist(),
         }
-        for part in (*PARTS, *(("share",) if len(names) > 1 else ())):
-            numbers = getattr(rows, part)[n].tolist()
-            answer[part] = numbers[0] if len(names) == 1 else dict(zip(names, numbers, strict=True))
-        return {**answer, "status": STATUS[int(rows.status[n])]}
+        for part in (*PARTS, *(("share",) if several else ())):
+            numbers = getattr(rows, part)
+            columns[part] = (
+                [dict(zip(names, row, strict=True)) for row in numbers.tolist()]
+                if several
+                else numbers[:, 0].tolist()
+            )
+        columns["status"] = [STATUS[code] for code in rows.status.tolist()]
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
 
     def series_name(self, event: Mapping[str, Any]) -> str:
         """The series that an event is of; "" when there is only one. Raises: DataError."""
@@ -107,9 +116,6 @@ class AnomalyStream:
         return str(event[column])
 
     def _time(self, event: Mapping[str, Any]) -> TimeValues:
-        import narwhals as nw
-        import polars as pl
-
         column = self._fitted.columns.time
         time = event.get(column)
         if time is None:
@@ -118,10 +124,8 @@ class AnomalyStream:
             raise DataError(f"{column!r} is {time!r}; expected text or a whole number.")
         if isinstance(time, int) and abs(time) >= LARGEST_TIME:
             raise DataError(f"{column!r} is {time!r}; expected a whole number below 2^62.")
-        values = nw.from_native(pl.Series(column, [time]), series_only=True)
-        times = read_times(
-            values, time_format=self._fitted.time_format, where=lambda row: "the event"
-        )
+        fitted = self._fitted
+        times = read_time(time, time_format=fitted.time_format, is_utc=fitted.is_utc)
         if (times.values.dtype.kind == "M") != self._fitted.clocked or times.missing.any():
             kind = "a date" if self._fitted.clocked else "a whole number"
             raise DataError(f"{column!r} is {time!r}; expected {kind}, as in training.")

@@ -78,6 +78,7 @@ class WatchedSet:
     notes: tuple[str, ...]
     backend: Any
     time_format: str | None = None
+    is_utc: bool | None = None
 
     @property
     def order(self) -> Whole:
@@ -94,8 +95,11 @@ def clock_of(times: TimeValues) -> Array:
     """Sine and cosine of the time of day, (n, 2); zero for whole numbers."""
     if times.dtype.kind != "M":
         return np.zeros((len(times), 2))
-    angle = (times.astype("datetime64[ns]").astype(np.int64) % DAY) / DAY * (2 * np.pi)
-    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    made = np.empty((len(times), 2))
+    angle = times.astype("datetime64[ns]", copy=False).view(np.int64) % DAY * (2 * np.pi / DAY)
+    np.sin(angle, out=made[:, 0])
+    np.cos(angle, out=made[:, 1])
+    return made
 
 
 def read_watched(
@@ -104,8 +108,11 @@ def read_watched(
     *,
     label: str | None = None,
     time_format: str | None = None,
+    is_utc: bool | None = None,
 ) -> WatchedSet:
     """The series of a frame, or of a CSV or Parquet file. `label` names a column of 0 and 1.
+
+    is_utc says how another table's times with a zone were read, so that these are read likewise.
 
     Raises: DataError for an unknown column, a missing or unreadable time, a value that is no finite
     number, a label that is neither 0 nor 1, or a table without rows.
@@ -125,7 +132,7 @@ def read_watched(
             else f"series {names[codes[row - 1]]!r}, row {row}"
         )
 
-    times = read_times(table[columns.time], time_format=time_format, where=where)
+    times = read_times(table[columns.time], time_format=time_format, is_utc=is_utc, where=where)
     _check_present(times, columns.time, where)
     numbers = np.stack([read_numbers(table[name], name, where) for name in columns.value], axis=1)
     labels = None if label is None else _read_labels(table[label], label, where)
@@ -138,7 +145,8 @@ def read_watched(
         series.append(Watched(name, times.values[at], numbers[at], at, known))
     notes = (*times.notes, *_clock_notes(series))
     backend = table.implementation
-    return WatchedSet(columns, tuple(series), notes, backend, times.time_format)
+    kept = (times.time_format, times.is_utc)
+    return WatchedSet(columns, tuple(series), notes, backend, *kept)
 
 
 def _series_codes(table: Any, column: str | None) -> tuple[list[str], Whole]:

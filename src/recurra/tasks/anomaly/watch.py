@@ -1,4 +1,4 @@
-"""The detector over many series at once: one step for one row of each.
+"""The detector over many series at once, some rows of each at a time.
 
 A series has C channels, each a lane of the head. Its surprise is the largest of its channels', less
 log10 C, since the rarest of C channels is rare C times as often. Channels without a value in a row
@@ -8,13 +8,14 @@ are left out of it; their lanes wait.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from recurra.tasks.anomaly.lanes import (
+    PIECE,
     Answer,
     Array,
     Flags,
@@ -25,8 +26,11 @@ from recurra.tasks.anomaly.lanes import (
     take_lanes,
 )
 from recurra.tasks.anomaly.settings import WARMING, AnomalySettings
+from recurra.tasks.anomaly.thresholds import raise_alarms
 
 STATUS = ("missing", "warming", "normal", "alarm", "drifted")
+_LANES, _SHORTEST = 8192, 8
+_OF_SERIES = ("shifted", "since", "alarmed")
 
 
 class Head(Protocol):
@@ -39,18 +43,35 @@ class Head(Protocol):
 
     def initial_state(self, lanes: int) -> State: ...
 
-    def step(self, state: State, x: Array, clock: Array) -> Answer: ...
+    def run(self, state: State, x: Array, clock: Array) -> Answer:
+        """Look at rows x (T, L), T up to `PIECE`, with clock (T, L, 2), one after another."""
 
-    def together(self, lanes: State, surprise: Array, known: Flags) -> Array:
-        """Surprise (S, C) of channels with what they show together, after each was stepped."""
+    def together(self, lanes: State, surprise: Array, detail: Array, known: Flags) -> Array:
+        """Surprise (T, S, C) of channels with what they show together, after each was run."""
 
     def join(self, surprise: Array) -> Array:
-        """Surprise (S,) of series out of that of their channels (S, C), NaN where there is none."""
+        """Surprise (...,) of series out of their channels' (..., C), NaN where there is none."""
+
+
+def _any(flags: Flags) -> Flags:
+    """Whether any channel's flag is set: (T, S) of (T, S, C)."""
+    return flags[:, :, 0] if flags.shape[2] == 1 else np.logical_or.reduce(flags, axis=2)
+
+
+def _share(surprise: Array) -> Array:
+    """Each channel's part (T, S, C) of the sum; a missing one has none."""
+    if surprise.shape[2] == 1:
+        return np.asarray(surprise > 0, np.float64)
+    part = np.where(np.isfinite(surprise), surprise, 0.0)
+    whole = np.add.reduce(part, axis=2)[:, :, None]
+    return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Answers to one row of S series, or to all rows of one: shapes (S,), and (S, C) by channel.
+    """Answers to rows: shapes (T, S) of some rows of S series, and (T, S, C) by channel.
+
+    Of one row of each series the shapes are (S,) and (S, C), of the rows of one (T,) and (T, C).
 
     surprise   −log10 of a tail probability, NaN where the row has no value
     share      how much each channel has part in it; together 1, all 0 without any surprise
@@ -72,7 +93,7 @@ class Rows:
 
 
 class Watch:
-    """Steps the head and raises alarms. All memory is in the state, its first axis the series."""
+    """Runs the head and raises alarms. All memory is in the state, its first axis the series."""
 
     def __init__(self, head: Head, channels: int, settings: AnomalySettings) -> None:
         self.head, self.channels, self.settings = head, channels, settings
@@ -97,60 +118,84 @@ class Watch:
         if "learning" in state:
             state["learning"][series] = rows
 
+    def piece(self, series: int) -> int:
+        """How many rows to look at together with so many series."""
+        rows = _LANES // (series * self.channels)
+        return 1 if self.settings.relearn is not None or rows < _SHORTEST else min(rows, PIECE)
+
     def step(self, state: State, values: Array, clock: Array) -> Rows:
         """Look at one row (S, C), NaN where missing, with clock (S, 2) as in the head; learn it."""
-        series, channels = values.shape
+        rows = self.run(state, values[None], clock[None])
+        return Rows(**{name: part[0] for name, part in vars(rows).items()})
+
+    def run(self, state: State, values: Array, clock: Array) -> Rows:
+        """Look at T rows (T, S, C), one after another, with clock (T, S, 2); T up to `PIECE`.
+
+        With `relearn`, T must be 1.
+        """
+        steps, series, channels = values.shape
+        # Views, whose writes go to the state; of one channel also where series lie apart in memory.
         lanes = {
-            name: array.reshape(series * channels, *array.shape[2:])
+            name: array[:, 0] if channels == 1 else array.reshape(-1, *array.shape[2:])
             for name, array in state.items()
-            if name not in ("shifted", "since", "alarmed")
+            if name not in _OF_SERIES
         }
-        x, clock = values.reshape(-1), np.repeat(clock, channels, axis=0)
-        known = np.isfinite(x)
-        rows = lanes["seen" if self.head.holds else "rows"].copy().reshape(series, channels)
-        answer = self._step_known(lanes, x, clock, known)
-        surprise, expected, lower, upper = (part.reshape(values.shape) for part in answer[:4])
+        known = np.isfinite(values)
+        rows = lanes["seen" if self.head.holds else "rows"].reshape(series, channels)
+        warm = known & (rows + np.add.accumulate(known, axis=0, dtype=np.int64) > WARMING)
+        x = values.reshape(steps, -1)
+        if channels > 1:
+            clock = np.repeat(clock, channels, axis=1)
+        answer = self._run_known(lanes, x, clock, known.reshape(x.shape))
+        parts: list[Array] = [part.reshape(values.shape) for part in answer[:5]]
+        surprise, expected, lower, upper, detail = parts
         drifted = answer.drifted.reshape(values.shape)
-        surprise = self.head.together(lanes, surprise, known.reshape(values.shape))
+        surprise = self.head.together(lanes, surprise, detail, known)
         joined = self.head.join(surprise)
         alarm = self._alarm(state, joined)
-        present = known.reshape(series, channels)
-        warm = np.max(np.where(present, rows, -1), axis=1) >= WARMING
-        status = np.select(
-            [~present.any(axis=1), ~warm, alarm, (drifted & present).any(axis=1)], [0, 1, 3, 4], 2
-        )
-        part = np.where(present, surprise, 0.0)
-        whole = np.add.reduce(part, axis=1)[:, None]
-        share = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-        self._relearn(lanes, state, drifted, present)
-        return Rows(joined, alarm, expected, lower, upper, share, status.astype(np.int8))
+        status = np.where(_any(drifted & known), np.int8(4), np.int8(2))
+        status[alarm] = 3
+        status[~_any(warm)] = 1
+        status[~_any(known)] = 0
+        self._relearn(lanes, state, drifted[0], known[0])
+        return Rows(joined, alarm, expected, lower, upper, _share(surprise), status)
 
-    def _step_known(self, lanes: State, x: Array, clock: Array, known: Flags) -> Answer:
+    def _run_known(self, lanes: State, x: Array, clock: Array, known: Flags) -> Answer:
+        """Answers (T, L), NaN without a value: lanes without gaps together, others alone."""
         if known.all():
-            return self.head.step(lanes, x, clock)
-        at = np.flatnonzero(known)
-        if not len(at):
-            empty = np.full(len(x), np.nan)
-            return Answer(empty, empty, empty, empty, np.zeros(len(x), bool))
-        some = take_lanes(lanes, at)
-        answer = self.head.step(some, x[at], clock[at])
-        put_lanes(lanes, at, some)
-        full = []
-        for part in answer:
-            whole = np.full(len(x), np.nan) if part.dtype != bool else np.zeros(len(x), bool)
-            whole[at] = part
-            full.append(whole)
-        return Answer(*full)
+            return self.head.run(lanes, x, clock)
+        parts = [np.full(x.shape, np.nan) for _ in Answer._fields[:-1]]
+        made = Answer._make([*parts, np.zeros(x.shape, bool)])
+        whole = known.all(axis=0)
+        groups = [np.flatnonzero(whole)] if whole.any() else []
+        groups += [np.array([n]) for n in np.flatnonzero(known.any(axis=0) & ~whole)]
+        for lane in groups:
+            rows = np.flatnonzero(known[:, lane[0]])[:, None]
+            some = take_lanes(lanes, lane)
+            answer = self.head.run(some, x[rows, lane], clock[rows, lane])
+            put_lanes(lanes, lane, some)
+            for part, found in zip(made, answer, strict=True):
+                part[rows, lane] = found
+        return made
 
     def _alarm(self, state: State, surprise: Array) -> Flags:
-        """Which series raise an alarm; a refractory time counts the rows that had a value."""
-        high = np.nan_to_num(surprise, nan=-1.0) >= self.threshold
-        if not self.head.holds:
-            rested = state["since"] >= self.settings.refractory
-            high &= rested | (surprise > state["alarmed"] + self.settings.jump)
-        state["since"] += np.isfinite(surprise)
-        state["since"][high] = 0
-        state["alarmed"][high] = surprise[high]
+        """Which rows (T, S) raise an alarm; a refractory time counts those that had a value."""
+        high = surprise >= self.threshold
+        present = np.isfinite(surprise)
+        if not high.any():
+            state["since"] += np.add.reduce(present, axis=0, dtype=np.int64)
+            return np.asarray(high, dtype=bool)
+        count = np.add.accumulate(present, axis=0, dtype=np.int64)
+        since, alarmed = state["since"], state["alarmed"]
+        at = -since  # the last alarm's count; below 0 when it was before these rows
+        for t, n in np.argwhere(high).tolist():
+            if not self.head.holds:
+                rested = count[t, n] - at[n] > self.settings.refractory
+                if not rested and surprise[t, n] <= alarmed[n] + self.settings.jump:
+                    high[t, n] = False
+                    continue
+            at[n], alarmed[n] = count[t, n], surprise[t, n]
+        since[...] = count[-1] - at
         return np.asarray(high, dtype=bool)
 
     def _relearn(self, lanes: State, state: State, drifted: Flags, present: Flags) -> None:
@@ -170,24 +215,47 @@ def watch_series(
 ) -> tuple[list[Rows], State]:
     """Answers to all rows of S series, values (n, C) and clocks (n, 2) each, and the state after.
 
-    `state` (S, ...) is left as it was. All series are stepped together, one row of each at a time,
+    `state` (S, ...) is left as it was. All series are run together, some rows of each at a time,
     and the answers are those of single steps, bit for bit.
     """
-    lengths = np.array([len(one) for one in values])
+    lengths = np.array([len(one) for one in values], np.int64)
     order = np.argsort(-lengths, kind="stable")  # those that still have rows are always the first
     state = take_lanes(state, order)
     record = _Record(int(lengths.max(initial=0)), len(values), watch.channels)
-    active, view = -1, state
-    for t in range(record.length):
-        count = int((lengths > t).sum())
-        if count != active:
-            active, view = count, first_lanes(state, count)
-        row = np.stack([values[n][t] for n in order[:count]])
-        clock = np.stack([clocks[n][t] for n in order[:count]])
-        record.put(t, watch.step(view, row, clock))
+    start = 0
+    while start < record.length:
+        count = int((lengths > start).sum())
+        piece = watch.piece(count)
+        end = min(start + piece, int(lengths[order[count - 1]]))
+        rows = np.stack([values[n][start:end] for n in order[:count]], axis=1)
+        clock = np.stack([clocks[n][start:end] for n in order[:count]], axis=1)
+        record.put(start, watch.run(first_lanes(state, count), rows, clock))
+        start = end
     back = np.argsort(order)
     made = [record.rows(int(place), int(lengths[n])) for n, place in enumerate(back)]
     return made, take_lanes(state, back)
+
+
+def raise_later(
+    watch: Watch, state: State, answers: Sequence[Rows], threshold: float
+) -> list[Rows]:
+    """The answers with the alarms of `threshold`, where none were raised while watching.
+
+    Answers (n,) of each of S series since a fresh start; `state` (S, ...) after them is changed.
+    """
+    rest, jump = watch.settings.refractory, watch.settings.jump
+    if watch.head.holds:
+        rest, jump = 0, np.inf
+    made = []
+    for n, rows in enumerate(answers):
+        alarm = raise_alarms(rows.surprise, threshold, rest, jump)
+        status = np.where(alarm & (rows.status > 1), np.int8(3), rows.status)
+        made.append(replace(rows, alarm=alarm, status=status))
+        if alarm.any():
+            last = int(np.flatnonzero(alarm)[-1])
+            state["alarmed"][n] = rows.surprise[last]
+            state["since"][n] = np.isfinite(rows.surprise[last + 1 :]).sum()
+    return made
 
 
 class _Record:
@@ -203,10 +271,10 @@ class _Record:
             **{name: np.empty(deep) for name in ("expected", "lower", "upper", "share")},
         }
 
-    def put(self, t: int, rows: Rows) -> None:
+    def put(self, start: int, rows: Rows) -> None:
         for name, part in self.parts.items():
             values = getattr(rows, name)
-            part[t, : len(values)] = values
+            part[start : start + len(values), : values.shape[1]] = values
 
     def rows(self, place: int, length: int) -> Rows:
         return Rows(**{name: part[:length, place].copy() for name, part in self.parts.items()})

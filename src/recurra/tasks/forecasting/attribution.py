@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from recurra.data.series import Series
+from recurra.errors import ConfigError
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.counts import negative_binomial
 from recurra.tasks.forecasting.encode import Network
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.fitted import Fitted
+from recurra.tasks.forecasting.network import ForkingNetwork
 from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel
-from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
 
 Array = npt.NDArray[np.float64]
@@ -53,21 +55,28 @@ class Attribution:
 def attribute(fitted: Fitted, series: Series) -> list[Attribution]:
     """Attributions of the forecast after the last row of a series, one for each target.
 
-    Those of an ensemble are the means of its networks'. Raises: DataError when known-future
-    covariates are missing.
+    Those of an ensemble are the means of its networks'.
+
+    Raises: DataError when known-future covariates are missing, ConfigError for a network that draws
+    its forecast.
     """
     last = len(series.target) - 1
     fitted.check_future([series], np.zeros(1, dtype=np.int64), np.array([last]))
+    if any(isinstance(network, AutoregressiveNetwork) for network in fitted.networks):
+        raise ConfigError(
+            "model='autoregressive' draws its forecast at random, which has no gradient to explain "
+            "it by. Train with model='forking' or model='segments' to see attributions."
+        )
     panel = build_panel([series], fitted.schema, fitted.settings.horizon)
     found = []
     for k, target in enumerate(fitted.schema.target):
         sums: dict[tuple[int, str], float] = {}
         change = 0.0
-        for network in fitted.networks:
+        for share, network in zip(fitted.shares, fitted.networks, strict=True):
             parts, moved = _of_network(network, panel, k, last, fitted.schema)
-            change += moved / len(fitted.networks)
+            change += share * moved
             for key, value in parts:
-                sums[key] = sums.get(key, 0.0) + value / len(fitted.networks)
+                sums[key] = sums.get(key, 0.0) + share * value
         order = sorted(sums, key=lambda key: -abs(sums[key]))
         found.append(
             Attribution(
@@ -131,11 +140,11 @@ def _median(network: Network, inputs: list[Tensor], end: Steps, before: Tensor |
     window, extra, future = (one[None] for one in inputs)
     settings = network.settings
     level, scale = end.level, end.scale
-    if isinstance(network, SegmentNetwork):
-        free = network(window[:, -1], extra[:, -1])
-    else:
+    if isinstance(network, ForkingNetwork):
         embedded, output, _ = network.encode(window, extra, state=before)
         free = network.decode(window[:, -1], future, embedded[:, -1], output[:, -1])
+    else:
+        free = network(window[:, -1], extra[:, -1])
     if settings.head == "counts":
         mean: Tensor = negative_binomial(free.double(), level, scale)[0].mean()
         return mean
@@ -147,7 +156,7 @@ def _median(network: Network, inputs: list[Tensor], end: Steps, before: Tensor |
 def _state_before(network: Network, panel: Panel, k: int, first: int) -> Tensor | None:
     """The recurrent state before the step at row `first`, from all rows of its phase before it."""
     settings = network.settings
-    if isinstance(network, SegmentNetwork) or first < settings.stride:
+    if not isinstance(network, ForkingNetwork) or first < settings.stride:
         return None
     rows = torch.arange(first % settings.stride, first, settings.stride)
     state: Tensor | None = None

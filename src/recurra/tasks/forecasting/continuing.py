@@ -14,11 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork, share_weights
 from recurra.tasks.forecasting.counts import values_of
-from recurra.tasks.forecasting.encode import Network, final_states, forecast_windows
+from recurra.tasks.forecasting.encode import (
+    Network,
+    WindowNetwork,
+    final_states,
+    forecast_windows,
+)
 from recurra.tasks.forecasting.features import make_future, make_steps
 from recurra.tasks.forecasting.panel import Panel, RunningScale, fill_forward
-from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.state import TAIL, SeriesState, longest_reach, recurrent_tensors
 
 Array = npt.NDArray[np.float64]
@@ -96,7 +101,7 @@ def _forecast_one(
 ) -> Array:
     settings = network.settings
     channel = torch.arange(panel.channels)
-    if isinstance(network, SegmentNetwork):
+    if isinstance(network, WindowNetwork):
         with torch.no_grad():
             return np.asarray(forecast_windows(network, panel, channel, panel.length - 1).numpy())
     made = make_steps(panel, channel, panel.length - 1, settings)
@@ -107,6 +112,23 @@ def _forecast_one(
         future = make_future(panel, made, settings)
         free = network.decode(made.window, future, embedded, output)
     return np.asarray(values_of(settings, free, made.level, made.scale).numpy())
+
+
+def draw(network: AutoregressiveNetwork, states: Sequence[SeriesState], shares: Array) -> Array:
+    """Paths (S, P, K, horizon) on the transformed scale after each state.
+
+    shares (S, P, K, horizon) in (0, 1) say where in its quantiles each step of a path lies.
+    """
+    panel = _panel([_Tail(state, state.tail, state.past, state.now[None]) for state in states], 0)
+    channel = torch.arange(panel.channels)
+    made = make_steps(panel, channel, panel.length - 1, network.settings)
+    each = torch.from_numpy(shares).transpose(1, 2).flatten(0, 1)  # (S · K, P, horizon)
+    weights = share_weights(each, network.settings.quantile_levels)
+    with torch.no_grad():
+        paths = network.draw(made.window, made.extra, weights).double()
+    paths = made.level.unsqueeze(2) + made.scale.unsqueeze(2) * paths
+    split = paths.view(len(states), -1, *paths.shape[1:])
+    return np.asarray(split.transpose(1, 2).numpy())
 
 
 def _by_network(

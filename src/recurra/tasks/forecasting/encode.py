@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurra.tasks.forecasting.autoregressive import PATHS, AutoregressiveNetwork
 from recurra.tasks.forecasting.counts import values_of
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
 from recurra.tasks.forecasting.network import ForkingNetwork
@@ -21,7 +22,8 @@ from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.segments import SegmentNetwork
 from recurra.tasks.forecasting.settings import ModelSettings
 
-Network = ForkingNetwork | SegmentNetwork
+WindowNetwork = SegmentNetwork | AutoregressiveNetwork
+Network = ForkingNetwork | WindowNetwork
 
 STEPS_AT_ONCE = 32_768
 INPUTS_AT_ONCE = 8_388_608
@@ -47,7 +49,7 @@ def forecast_rows(network: Network, panel: Panel, channel: Tensor, row: Tensor) 
 
     Row is counted from the start of the channel; the forecast uses rows up to and including it.
     """
-    if isinstance(network, SegmentNetwork):
+    if isinstance(network, WindowNetwork):
         return forecast_windows(network, panel, channel, row)
     settings = network.settings
     stride = settings.stride
@@ -72,13 +74,15 @@ def forecast_rows(network: Network, panel: Panel, channel: Tensor, row: Tensor) 
     return quantiles
 
 
-def forecast_windows(network: SegmentNetwork, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
+def forecast_windows(network: WindowNetwork, panel: Panel, channel: Tensor, row: Tensor) -> Tensor:
     """What `forecast_rows` says, for a network that reads windows alone."""
     settings = network.settings
     device = network.embed.weight.device
     shape = (len(row), settings.horizon, len(settings.quantile_levels))
     quantiles = torch.empty(shape, dtype=torch.float64)
     values = max(settings.context, shape[1] * shape[2])
+    if isinstance(network, AutoregressiveNetwork):
+        values = PATHS * max(settings.context + settings.horizon, settings.hidden_size)
     for some in torch.split(torch.arange(len(row)), max(1, VALUES_AT_ONCE // values)):
         made = make_steps(panel, channel[some], row[some], settings)
         free = network(made.window.to(device), made.extra.to(device)).double().cpu()
@@ -99,7 +103,7 @@ def final_states(
     which has the phase `phase` (C,); from the initial state and the first row when None. A phase
     without a row keeps its state, which is zeros at first. A windowed network has none.
     """
-    if isinstance(network, SegmentNetwork):
+    if isinstance(network, WindowNetwork):
         return ()
     settings = network.settings
     stride = settings.stride

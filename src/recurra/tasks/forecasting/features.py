@@ -1,9 +1,10 @@
 """What the network sees at one step: a window normalised by what is known at that step.
 
     z_i = (v_i − level) / c         for the last `context` rows i, v the (log) target, gaps filled
-    level = mean of the last season when it fits in the window, else the last value
+    level = mean of the last `level` rows: by default the last season when it fits in the window,
+        else the last value
     c = mean |v_i − level| over the window, and no less than a twentieth of the running deviation;
-        without a season in the window: of the differences between rows
+        where the level is the last value: of the differences between rows
 
 With model="segments" the level is the last value and c the running deviation, and nothing but the
 window and which target it is of is an input.
@@ -57,8 +58,8 @@ def level_and_scale(
     """(level, scale), (N, 1) each, of raw windows (N, context) with running deviation (N, 1)."""
     if settings.windowed:
         return window[:, -1:], running
-    if settings.season_in_window:
-        level = window[:, -settings.season :].mean(1, keepdim=True)
+    if settings.level_rows > 1:
+        level = window[:, -settings.level_rows :].mean(1, keepdim=True)
         spread = (window - level).abs().mean(1, keepdim=True)
     elif settings.context > 1:
         level = window[:, -1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from recurra.data.series import Series
 from recurra.errors import ConfigError, DataError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.conformal import Calibration
 from recurra.tasks.forecasting.dependence import Dependence, is_correlation
 from recurra.tasks.forecasting.encode import Network, forecast_rows
@@ -52,6 +53,7 @@ class RunConfig(BaseModel):
     notes: tuple[str, ...]
     dependence: Dependence | None = None
     calibration: Calibration | None = None
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Fitted:
     """A trained network, the table it was trained on, and where each series stood at its end.
 
     `others` are the further networks of an ensemble, whose forecast is the mean of all quantiles on
-    the original scale. All have the horizon, season and quantile levels of `settings`. `trained`
-    holds the grid index of each series' last training row, where rows were read since.
+    the original scale, each counted by its share of `weights`, alike when None. All have the
+    horizon, season and quantile levels of `settings`. `trained` holds the grid index of each
+    series' last training row, where rows were read since.
     `dependence` makes paths of quantiles, `calibration` moves them, where it was asked for.
     """
 
@@ -74,6 +77,7 @@ class Fitted:
     trained: Mapping[str, int] = field(default_factory=dict)
     dependence: Dependence | None = None
     calibration: Calibration | None = None
+    weights: tuple[float, ...] | None = None
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -84,6 +88,12 @@ class Fitted:
     def members(self) -> tuple[ModelSettings, ...]:
         """The settings of each of `networks`."""
         return tuple(network.settings for network in self.networks)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What each of `networks` counts; 1 together."""
+        count = len(self.networks)
+        return self.weights if self.weights is not None else (1 / count,) * count
 
     @property
     def indices(self) -> dict[str, int]:
@@ -110,20 +120,26 @@ class Fitted:
         self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
     ) -> Array:
         """`quantiles`, with unknown covariates of steps ahead at their mean."""
+        total: Array | None = None
+        each = self.each_quantiles(series, number, row)
+        for share, made in zip(self.shares, each, strict=True):
+            total = share * made if total is None else total + share * made
+        assert total is not None
+        return self.calibrated(total)
+
+    def each_quantiles(
+        self, series: Sequence[Series], number: npt.NDArray[np.int64], row: npt.NDArray[np.int64]
+    ) -> Iterator[Array]:
+        """`unchecked_quantiles` of each network in turn, as they are before any calibration."""
         targets = len(self.schema.target)
         panel = build_panel(series, self.schema, self.settings.horizon)
         channel = np.repeat(number * targets, targets) + np.tile(np.arange(targets), len(number))
         origins = (torch.from_numpy(channel), torch.from_numpy(row.repeat(targets)))
         target = np.tile(np.arange(targets), len(number))
-        total = None
-        with torch.no_grad():
-            for network in self.networks:
+        for network in self.networks:
+            with torch.no_grad():
                 made = forecast_rows(network, panel, *origins).numpy()
-                scaled = restore(made, target, self.schema)
-                total = scaled if total is None else total + scaled
-        assert total is not None
-        mean = total / len(self.networks)
-        return self.calibrated(mean.reshape(len(number), targets, *mean.shape[1:]))
+            yield restore(made, target, self.schema).reshape(len(number), targets, *made.shape[1:])
 
     def calibrated(self, quantiles: Array) -> Array:
         """Quantiles (..., K, horizon, Q) as they are given out: moved, where that was learned.
@@ -187,6 +203,7 @@ class Fitted:
             notes=self.notes,
             dependence=self.dependence,
             calibration=self.calibration,
+            weights=self.weights,
         )
         files = (run.model_path, run.state_path)
         run.write_config(TASK, config.model_dump(mode="json"), files)
@@ -229,14 +246,20 @@ class Fitted:
             {name: end for name, end in ends if end != NEVER_TRAINED},
             config.dependence,
             config.calibration,
+            config.weights,
         )
         return fitted, config.forecaster
 
 
 def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
-    """That dependence and calibration are of the table's targets and the model's quantiles."""
+    """That weights are of the networks, dependence and calibration of targets and quantiles."""
     targets, levels = len(config.table.target), len(config.model.quantile_levels)
     problem = None
+    if config.weights is not None:
+        count = 1 + len(config.others)
+        whole = len(config.weights) == count and min(config.weights) >= 0
+        if not whole or abs(sum(config.weights) - 1) > 1e-9:
+            problem = f"weights are not {count} shares of one"
     if config.dependence is not None:
         rows = config.dependence.targets
         square = len(rows) == targets and all(len(row) == targets for row in rows)
@@ -257,8 +280,10 @@ def _check_probabilities(config: RunConfig, run: RunFolder) -> None:
 
 def make_network(schema: Schema, settings: ModelSettings) -> Network:
     """An untrained network for tables of this schema."""
-    if settings.windowed:
+    if settings.model == "segments":
         return SegmentNetwork(settings, len(schema.target))
+    if settings.model == "autoregressive":
+        return AutoregressiveNetwork(settings, len(schema.target), schema.baseline)
     calendar = len(schema.grid.calendar_names)
     future = len(schema.future_scale.mean) + calendar
     extra = extra_size(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recurra.errors import DataError
 from recurra.nn.quantile import pinball
+from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.counts import count_loss
 from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
@@ -18,6 +19,8 @@ from recurra.tasks.forecasting.losses import error_units, forecast_loss
 from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
+MAX_DRAWN_ORIGINS = 64
+"""Of these where a forecast is drawn path by path, at a hundred times the cost."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class ForecastTask:
         needed: int | Tensor = settings.context // 3
         if settings.windowed:  # whole windows, where there are more than a few
             needed = ((train_rows - observed) // 2).clamp(max=settings.context)
-        elif settings.season_in_window:
-            needed = settings.season
+        elif settings.level_rows > 1:
+            needed = settings.level_rows
         needed = torch.as_tensor(needed).clamp(min=2)
         self.first_origin = torch.minimum(observed + needed - 1, train_rows - 2).clamp(min=0)
         self.trainable = torch.nonzero(train_rows - observed >= 2).squeeze(1)
@@ -85,6 +88,8 @@ class ForecastTask:
         channel = self.trainable[torch.cat(drawn)[: self.batch_size]]
         low, high = self.first_origin[channel], self.train_rows[channel] - 1
         origin = low + (torch.rand(len(channel), generator=rng) * (high - low)).long()
+        if settings.aligned:
+            origin = _aligned(origin, low, high, settings.season)
         lengths = (torch.div(origin, settings.stride, rounding_mode="floor") + 1).clamp(
             max=settings.sequence_length
         )
@@ -113,17 +118,10 @@ class ForecastTask:
         With the head for counts their negative log-likelihood.
         """
         device = self.model.embed.weight.device
-        shape = batch.truth.shape[:2]
-        quantiles = self.model(
-            batch.steps.window.view(*shape, -1).to(device),
-            batch.steps.extra.view(*shape, -1).to(device),
-            batch.future.view(*shape, *batch.future.shape[1:]).to(device),
-            batch.lengths,
-        )
-        truth = batch.truth.to(device)
+        truth = batch.truth.to(device).flatten(0, 1)
+        free = self._quantiles(batch, truth)
         known = torch.isfinite(truth)
-        free = quantiles.flatten(0, 1)
-        truth, known = torch.where(known, truth, 0.0).flatten(0, 1), known.flatten(0, 1)
+        truth = torch.where(known, truth, 0.0)
         if self.model.settings.head == "counts":
             each = count_loss(free, truth, batch.steps.level, batch.steps.scale)
         else:
@@ -136,6 +134,18 @@ class ForecastTask:
                 self.units,
             )
         return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1), None
+
+    def _quantiles(self, batch: Batch, truth: Tensor) -> Tensor:
+        """What the network makes of a batch's N steps, (N, horizon, ...); truth (N, horizon)."""
+        window, extra = batch.steps.window.to(truth.device), batch.steps.extra.to(truth.device)
+        if isinstance(self.model, AutoregressiveNetwork):
+            return self.model.teach(window, extra, truth)
+        shape = batch.truth.shape[:2]
+        future = batch.future.view(*shape, *batch.future.shape[1:]).to(truth.device)
+        made: Tensor = self.model(
+            window.view(*shape, -1), extra.view(*shape, -1), future, batch.lengths
+        )
+        return made.flatten(0, 1)
 
     def validate(self) -> float | None:
         """Pinball loss in units of each origin's scale, over the rows kept from training."""
@@ -190,8 +200,16 @@ class ForecastTask:
         channel, row = torch.cat(channels), torch.cat(rows)
         known = torch.isfinite(self._truth(channel, row)).any(1)
         channel, row = channel[known], row[known]
-        if len(row) > MAX_VALIDATION_ORIGINS:
+        drawn = isinstance(self.model, AutoregressiveNetwork)
+        most = MAX_DRAWN_ORIGINS if drawn else MAX_VALIDATION_ORIGINS
+        if len(row) > most:
             rng = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(len(row), generator=rng)[:MAX_VALIDATION_ORIGINS].sort().values
+            chosen = torch.randperm(len(row), generator=rng)[:most].sort().values
             channel, row = channel[chosen], row[chosen]
         return channel, row
+
+
+def _aligned(origin: Tensor, low: Tensor, last: Tensor, season: int) -> Tensor:
+    """Origins moved on to whole seasons before the `last` row, one at least; not before `low`."""
+    seasons = torch.div(last - origin, season, rounding_mode="floor").clamp(min=1)
+    return torch.maximum(last - season * seasons, low)

@@ -33,7 +33,7 @@ from recurra.tasks.forecasting.learning import (
     training_settings,
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
-from recurra.tasks.forecasting.scenarios import draw_paths
+from recurra.tasks.forecasting.scenarios import draw_paths, draw_rows, draws_itself
 from recurra.tasks.forecasting.search import Search, Space, search
 from recurra.tasks.forecasting.settings import (
     QUANTILE_LEVELS,
@@ -41,6 +41,7 @@ from recurra.tasks.forecasting.settings import (
     ForecasterSettings,
     Head,
     Loss,
+    Weights,
     members,
 )
 from recurra.tasks.forecasting.state import SeriesState
@@ -63,8 +64,9 @@ class Forecaster:
 
     horizon         steps ahead
     model           "forking", a causal network that reads every row once and forecasts from every
-                    step; or "segments", a GRU over pieces of a look-back window, which takes no
-                    covariates and suits long horizons; see `network.py` and `segments.py`
+                    step; "segments", a GRU over pieces of a look-back window, which suits long
+                    horizons; or "autoregressive", which draws one row after the other. The latter
+                    two take no covariates; see `network.py`, `segments.py`, `autoregressive.py`
     context         rows in the window of one step; from the frequency and season when None, as are
                     stride, the rows between steps, and sequence_length, the steps in training;
                     with model="segments" the look-back, `segment` the rows in one piece of it, and
@@ -77,6 +79,9 @@ class Forecaster:
                     see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
+    level           rows whose mean is a window's level; a season, or the last row alone when None
+    aligned         whether training windows end whole seasons before the end of each series, for
+                    forecasts that are always made at the same hour or weekday
     head            "quantiles", or "counts" for whole numbers of 0 or more, many of them 0: a
                     negative binomial distribution, see `counts.py`
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
@@ -95,6 +100,8 @@ class Forecaster:
     ensemble        how many networks forecast together, each with a seed of its own; or a list of
                     what is different in each, as [{"loss": "relative"}, {"context": 64}]. They
                     share `minutes`, and their mean is the forecast
+    weights         how much each network of an ensemble counts: "equal", or as was best on the rows
+                    kept for "validation", see `weighting.py`
 
     Raises: ConfigError for a setting that is unknown or out of range.
 
@@ -130,6 +137,8 @@ class Forecaster:
         loss: Loss = "scaled",
         skip: int | None = None,
         profile: int = 0,
+        level: int | None = None,
+        aligned: bool = False,
         head: Head = "quantiles",
         logarithm: bool | None = None,
         minutes: float | None = None,
@@ -144,6 +153,7 @@ class Forecaster:
         time_format: str | None = None,
         training: Mapping[str, Any] | None = None,
         ensemble: int | Sequence[Mapping[str, Any]] = 1,
+        weights: Weights = "equal",
         calibrate: bool = False,
         progress: bool = True,
     ) -> None:
@@ -304,17 +314,33 @@ class Forecaster:
         made = last_quantiles(fitted, series)
         return frame.implementation, [one.name for one in series], last, made
 
+    def _states(self, data: Any) -> tuple[Any, Mapping[str, SeriesState]]:
+        """(kind of frame, state of each series of `data` after its last row)."""
+        fitted = self.fitted
+        if data is None:
+            return "polars", fitted.states
+        frame = read_table(
+            data, text=() if fitted.schema.series is None else (fitted.schema.series,)
+        )
+        return frame.implementation, states_after(fitted, self._read_on(frame).series)
+
     def sample(self, data: Any = None, *, count: int = 100, seed: int = 0) -> Any:
         """`count` scenario paths for each series: what may come, step for step together.
 
         Each step has the quantiles that `predict` gives, and steps and targets move together as
-        they did in held-out windows; see `dependence.py`. `data` as in `predict`.
+        they did in held-out windows; see `dependence.py`. With model="autoregressive" each row is
+        drawn from what the path came to before it; see `autoregressive.py`. `data` as in `predict`.
 
         Returns a long frame of the kind of `data`: series, time, target, sample, step, value.
         """
         fitted = self.fitted
-        backend, names, last, quantiles = self._forecast(data)
-        paths = draw_paths(fitted, quantiles, count, seed)
+        if draws_itself(fitted):
+            backend, states = self._states(data)
+            names, last = list(states), np.array([state.index for state in states.values()])
+            paths = draw_rows(fitted, list(states.values()), count, seed)
+        else:
+            backend, names, last, quantiles = self._forecast(data)
+            paths = draw_paths(fitted, quantiles, count, seed)
         return sample_frame(fitted.schema, names, last, paths, backend)
 
     def calibrate(self, data: Any, *, windows: int | None = None) -> Calibration:

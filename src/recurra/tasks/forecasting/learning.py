@@ -30,6 +30,7 @@ from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.schema import Schema, build_panel, check_size, learn_schema
 from recurra.tasks.forecasting.season import choose_baseline, design, detect_season
 from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings, members
+from recurra.tasks.forecasting.weighting import with_weights
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
@@ -50,6 +51,8 @@ NETWORK_FIELDS = (
     "loss",
     "skip",
     "profile",
+    "level",
+    "aligned",
     "head",
 )
 RESERVED = ("step", "target", "sample", "value", "input", "attribution")
@@ -68,7 +71,8 @@ class Member:
 class Plan:
     """Everything that training needs, checked: nothing has been trained or written yet.
 
-    `kept` rows of each series validate, and calibrate the quantiles when that is asked for.
+    `kept` rows of each series validate, and weigh the networks or calibrate the quantiles when that
+    is asked for.
     """
 
     table: SeriesSet
@@ -76,6 +80,7 @@ class Plan:
     members: tuple[Member, ...]
     notes: tuple[str, ...]
     kept: tuple[int, ...] = ()
+    weigh: bool = False
     calibrate: bool = False
 
     @property
@@ -161,12 +166,20 @@ def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = 
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
     if len(each) > 1:
         notes.append(f"the mean of {len(each)} networks")
+    if settings.weights == "validation" and not any(kept_rows):
+        raise ConfigError(
+            "weights='validation' needs rows that are kept from training, and there are none: the "
+            "series are too short, or validation is 0. Use weights='equal'."
+        )
     if settings.calibrate and not any(kept_rows):
         raise ConfigError(
             "calibrate=True needs rows that are kept from training, and there are none: the series "
             "are too short, or validation is 0. Leave it out, or call calibrate with newer rows."
         )
-    return Plan(table, schema, tuple(made), tuple(notes), tuple(kept_rows), settings.calibrate)
+    weigh = settings.weights == "validation" and len(made) > 1
+    return Plan(
+        table, schema, tuple(made), tuple(notes), tuple(kept_rows), weigh, settings.calibrate
+    )
 
 
 def _member(
@@ -192,6 +205,9 @@ def _member(
     if model.linear and weights is None:
         solve_linear(task, seed)
     training = training_settings(settings, task.validate_every if any(kept) else None, share)
+    if model.linear or weights is not None:
+        # Such weights forecast well before any step; training may well make them worse.
+        training = training.model_copy(update={"validate_start": True})
     choose_device(training)
     return Member(task, training), kept
 
@@ -232,6 +248,8 @@ def learn(
 def _with_probabilities(fitted: Fitted, chosen: Plan) -> Fitted:
     """What is learned after the weights, from the rows kept from training."""
     series, kept = chosen.table.series, chosen.kept
+    if chosen.weigh:
+        fitted = with_weights(fitted, series, kept)
     fitted = with_dependence(fitted, series, kept)
     if not chosen.calibrate:
         return fitted
@@ -344,9 +362,10 @@ def _check_covariates(table: SeriesSet, each: Sequence[ForecasterSettings]) -> N
     """A network that reads windows of the targets alone has no use for covariates."""
     columns = table.columns
     given = (*columns.future, *columns.past, *columns.static)
-    if given and any(one.model == "segments" for one in each):
+    windowed = [one.model for one in each if one.model != "forking"]
+    if given and windowed:
         raise ConfigError(
-            f"model='segments' reads the targets alone and takes no covariates, but "
+            f"model={windowed[0]!r} reads the targets alone and takes no covariates, but "
             f"{', '.join(given)} are given. Leave them out, or use model='forking'."
         )
 
@@ -418,8 +437,9 @@ def _describe(
 
 def _describe_window(model: ModelSettings) -> str:
     if model.windowed:
+        cut = f" in segments of {model.segment}" if model.segment else ", row by row"
         return (
-            f"window of {model.context} rows in segments of {model.segment}, horizon "
-            f"{model.horizon}; a stream keeps these rows and no recurrent state"
+            f"window of {model.context} rows{cut}, horizon {model.horizon}; a stream keeps these "
+            "rows and no recurrent state"
         )
     return f"window of {model.context} rows every {model.stride}, horizon {model.horizon}"

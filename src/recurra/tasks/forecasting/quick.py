@@ -117,11 +117,11 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     deviation = running[:, last:]
     mean = mean[:, last:]
     scale: Array
-    if settings.season_in_window:
-        season = settings.season
-        level = _sum(raw[:, -season:]) / season
+    if settings.level_rows > 1:
+        rows = settings.level_rows
+        level = _sum(raw[:, -rows:]) / rows
         spread = _sum(np.abs(raw - level)) / context
-        previous = _sum(_ending(values, last - stride, season, seen, oldest)) / season
+        previous = _sum(_ending(values, last - stride, rows, seen, oldest)) / rows
     else:
         level = raw[:, -1:]
         spread = deviation
@@ -138,8 +138,8 @@ def step_inputs(state: SeriesState, settings: ModelSettings) -> tuple[Single, Si
     ]
     shared = [state.now, state.static]
     if state.past.shape[1]:
-        rows = np.maximum(np.arange(last, last - stride, -1), 0)
-        shared = [state.past[-1], state.past[rows].mean(0), *shared]
+        since = np.maximum(np.arange(last, last - stride, -1), 0)
+        shared = [state.past[-1], state.past[since].mean(0), *shared]
     common = np.concatenate(shared)
     if len(common):
         extra.append(np.broadcast_to(common, (targets, len(common))))

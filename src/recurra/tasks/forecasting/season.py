@@ -142,6 +142,15 @@ def design(
     **network: Any,
 ) -> ModelSettings:
     """Model settings for series of `length` training rows; what is given is kept."""
+    if network.get("model") == "autoregressive":
+        return ModelSettings(
+            horizon=horizon,
+            context=context or max(default_context(frequency, season, length), 2),
+            season=season,
+            stride=stride or 1,
+            sequence_length=sequence_length or 1,
+            **network,
+        )
     if network.get("model") == "segments":
         context = context or min(
             SEGMENTS_LOOK_BACK * default_context(frequency, season, length), max(length // 3, 1)

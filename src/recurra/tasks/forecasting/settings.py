@@ -14,7 +14,8 @@ from recurra.runs import MOST_MEMBERS
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Loss = Literal["scaled", "relative", "balanced", "competition"]
 Head = Literal["quantiles", "counts"]
-Design = Literal["forking", "segments"]
+Design = Literal["forking", "segments", "autoregressive"]
+Weights = Literal["equal", "validation"]
 MEMBER_FIELDS = (
     "model",
     "segment",
@@ -28,6 +29,8 @@ MEMBER_FIELDS = (
     "dropout",
     "skip",
     "profile",
+    "level",
+    "aligned",
     "loss",
     "steps",
     "batch_size",
@@ -35,22 +38,20 @@ MEMBER_FIELDS = (
 )
 """The settings in which the networks of an ensemble may differ."""
 SEEDS_APART = 1000
-SEGMENTS_ONLY: dict[str, Any] = {
-    "stride": 1,
-    "sequence_length": 1,
-    "cell": "gru",
-    "num_layers": 1,
-    "skip": None,
-    "profile": 0,
+WINDOWED_ONLY: dict[str, Any] = {"stride": 1, "sequence_length": 1, "profile": 0, "level": None}
+ONLY: dict[str, dict[str, Any]] = {
+    "segments": {**WINDOWED_ONLY, "cell": "gru", "num_layers": 1, "skip": None},
+    "autoregressive": WINDOWED_ONLY,
 }
-"""What model="segments" has no choice in."""
-SEGMENTS_WHY = {
+"""What the designs that read a window alone have no choice in."""
+ONLY_WHY = {
     "stride": "which has no steps between windows",
     "sequence_length": "which has no steps between windows",
     "cell": "which is a GRU",
     "num_layers": "which has one layer",
     "skip": "which has no seasonal skip",
     "profile": "which sees its window alone",
+    "level": "whose windows have their last value as level",
 }
 
 
@@ -73,8 +74,9 @@ class CheckedModel(BaseModel):
 class ModelSettings(CheckedModel):
     """Shape of the network and of the window that each of its steps sees; checked when made.
 
-    model    "forking" or "segments", see `network.py` and `segments.py`; the latter has a window
-             and no steps: stride and sequence_length are 1
+    model    "forking", "segments" or "autoregressive", see `network.py`, `segments.py` and
+             `autoregressive.py`; the latter two have a window and no steps: stride and
+             sequence_length are 1
     segment  rows in a segment of the window, with model="segments"
     linear   whether a linear map of the window, solved in closed form, carries the forecast of
              model="segments", which then learns what is missing
@@ -86,6 +88,10 @@ class ModelSettings(CheckedModel):
              say, where days are the season but weeks repeat better
     profile  past seasons, of `skip` rows when that is given, whose mean shape the network sees
              besides the window; 0 for none
+    level    rows at the end of a window whose mean is its level; a season, where one fits in the
+             window, or else the last row alone when None
+    aligned  whether training windows end whole seasons before the end of each series, at the phase
+             of the forecast after it, in place of anywhere
     head     "quantiles", or "counts" for a negative binomial distribution, see `counts.py`
     """
 
@@ -105,6 +111,8 @@ class ModelSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    level: int | None = Field(default=None, ge=1)
+    aligned: bool = False
     head: Head = "quantiles"
 
     @field_validator("quantile_levels")
@@ -114,25 +122,30 @@ class ModelSettings(CheckedModel):
 
     @model_validator(mode="after")
     def _check_design(self) -> ModelSettings:
-        if not self.windowed:
+        if self.model != "segments":
             for name in ("segment", "linear"):
                 if getattr(self, name):
                     raise ValueError(
-                        f"{name}={getattr(self, name)} has no meaning with model='forking'; leave "
-                        "it out, or use model='segments'"
+                        f"{name}={getattr(self, name)} has no meaning with model={self.model!r}; "
+                        "leave it out, or use model='segments'"
                     )
-            return self
-        for name, only in SEGMENTS_ONLY.items():
+        for name, only in ONLY.get(self.model, {}).items():
             value = getattr(self, name)
             if value != only:
                 raise ValueError(
-                    f"{name}={value!r} has no meaning with model='segments', {SEGMENTS_WHY[name]}; "
-                    f"leave it out, or use model='forking'"
+                    f"{name}={value!r} has no meaning with model={self.model!r}, "
+                    f"{ONLY_WHY[name]}; leave it out, or use model='forking'"
                 )
-        if self.segment is None or self.segment > self.context:
+        if self.model == "segments" and (self.segment is None or self.segment > self.context):
             raise ValueError(
                 f"segment={self.segment} does not fit into the window of context={self.context} "
                 "rows; expected a smaller one, or a larger context"
+            )
+        if self.model == "autoregressive" and (len(self.quantile_levels) < 2 or self.context < 2):
+            raise ValueError(
+                f"model='autoregressive' draws each row from its quantiles, after those of a "
+                f"window; expected two quantile_levels or more, not {list(self.quantile_levels)}, "
+                f"and a context of 2 rows or more, not {self.context}"
             )
         return self
 
@@ -153,6 +166,25 @@ class ModelSettings(CheckedModel):
                 f"{self.season}; give season, or leave profile out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_level(self) -> ModelSettings:
+        if self.level is not None and self.level > self.context:
+            raise ValueError(
+                f"level={self.level} is the mean of more rows than the window has, which is "
+                f"context={self.context}; expected a smaller one, or a larger context"
+            )
+        if self.aligned and self.season < 2:
+            raise ValueError(
+                f"aligned=True needs a season of two rows or more, and season is {self.season}; "
+                "give season, or leave aligned out"
+            )
+        return self
+
+    @property
+    def level_rows(self) -> int:
+        """Rows at the end of a window whose mean is its level."""
+        return self.level or (self.season if self.season_in_window else 1)
 
     @property
     def period(self) -> int:
@@ -186,7 +218,7 @@ class ModelSettings(CheckedModel):
     @property
     def windowed(self) -> bool:
         """Whether a forecast depends on the last `context` rows alone, and no state is kept."""
-        return self.model == "segments"
+        return self.model != "forking"
 
     @property
     def season_in_window(self) -> bool:
@@ -231,6 +263,8 @@ class ForecasterSettings(CheckedModel):
     loss: Loss = "scaled"
     skip: int | None = Field(default=None, ge=1)
     profile: int = Field(default=0, ge=0, le=1000)
+    level: int | None = Field(default=None, ge=1)
+    aligned: bool = False
     head: Head = "quantiles"
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
@@ -245,6 +279,7 @@ class ForecasterSettings(CheckedModel):
     time_format: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     ensemble: int | tuple[dict[str, Any], ...] = 1
+    weights: Weights = "equal"
     calibrate: bool = False
 
     @field_validator("ensemble")

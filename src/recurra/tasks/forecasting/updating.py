@@ -123,7 +123,8 @@ def forecast_states(
     made = forecast(fitted.networks, states, ahead)
     target = np.tile(np.arange(len(schema.target)), len(states))
     flat = [restore(one.reshape(-1, *one.shape[2:]), target, schema) for one in made]
-    return fitted.calibrated(np.mean(flat, axis=0).reshape(made.shape[1:]))
+    mean = np.average(flat, axis=0, weights=fitted.shares)
+    return fitted.calibrated(mean.reshape(made.shape[1:]))
 
 
 def last_quantiles(fitted: Fitted, series: Sequence[Series]) -> Array:

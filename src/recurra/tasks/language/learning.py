@@ -100,10 +100,7 @@ def plan(
         kept = read_corpus(valid_paths, tokenizer, folder=folder)
         valid, fingerprint = kept.ids, fingerprint + kept.fingerprint
     elif settings.validation > 0:
-        kept_tokens = min(MOST_KEPT, max(2, round(settings.validation * len(ids))))
-        valid = ids[len(ids) - kept_tokens :]
-        ids = ids[: len(ids) - len(valid)]
-        reset = None if reset is None else reset[: len(ids)]
+        ids, reset, valid = _keep_back(ids, reset, settings)
     batches = _batches(ids, reset, design, corpus)
     per_step = design.batch_size * batches.k1
     # A validation costs a third of training on as much text; together they stay near a twentieth.
@@ -122,6 +119,29 @@ def plan(
     return Plan(
         tokenizer, design, training, network, batches, valid, counts, fingerprint, tuple(notes)
     )
+
+
+def _keep_back(
+    ids: Tensor, reset: Tensor | None, settings: LanguageSettings
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(ids to learn from, where they begin anew, ids that are kept): the end of each part."""
+    kept = min(MOST_KEPT, max(2, round(settings.validation * len(ids))))
+    if settings.validation_parts == 1:  # views: the text may be larger than memory
+        learned = len(ids) - kept
+        return ids[:learned], None if reset is None else reset[:learned], ids[learned:]
+    size = len(ids) // settings.validation_parts
+    each = -(-kept // settings.validation_parts)
+    if size <= each:
+        raise DataError(
+            f"the text has {len(ids)} tokens; expected more than {each} in each of "
+            f"validation_parts={settings.validation_parts} parts. Give more text, or fewer parts."
+        )
+    is_kept = torch.zeros(len(ids), dtype=torch.bool)
+    anew = torch.zeros(len(ids), dtype=torch.bool) if reset is None else reset.clone()
+    for end in range(size, len(ids) + 1, size):
+        is_kept[end - each : end] = True
+        anew[end : end + 1] = True  # the text before it was kept
+    return ids[~is_kept], anew[~is_kept], ids[is_kept]
 
 
 def _batches(ids: Tensor, reset: Tensor | None, design: Design, corpus: Corpus) -> StreamBatches:

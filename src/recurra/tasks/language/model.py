@@ -47,6 +47,8 @@ class LanguageModel:
     minutes, steps    length of training, on the clock or in updates; 10 minutes when both are None
     validation        share of the end of the text, 200,000 tokens at most, that is kept to find the
                       best weights, unless `fit` is given text for that; 0 for none
+    validation_parts  equal parts of the text from whose ends that share is kept; several, where
+                      the end of the text does not stand for all of it
     patience          validations without a better one after which training ends; None for all
     seed, device      seed of all chance; "auto", "cpu" or "cuda" to train on
     training          further settings of the training loop, as {"learning_rate": 1e-3}
@@ -98,6 +100,7 @@ class LanguageModel:
         minutes: float | None = None,
         steps: int | None = None,
         validation: float = 0.05,
+        validation_parts: int = 1,
         patience: int | None = None,
         seed: int = 0,
         device: Literal["auto", "cpu", "cuda"] = "auto",

@@ -186,6 +186,7 @@ class LanguageSettings(CheckedModel):
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     validation: float = Field(default=0.05, ge=0.0, le=0.5)
+    validation_parts: int = Field(default=1, ge=1, le=1000)
     patience: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

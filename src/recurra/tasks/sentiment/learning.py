@@ -27,6 +27,7 @@ from recurra.tasks.sentiment.fitted import Fitted
 from recurra.tasks.sentiment.fitting import Corpus, SentimentTask, all_logits
 from recurra.tasks.sentiment.naive_bayes import NaiveBayes
 from recurra.tasks.sentiment.network import SentimentNetwork
+from recurra.tasks.sentiment.pretrained import FineTuning, Pretrained, thaw_steps
 from recurra.tasks.sentiment.settings import SentimentSettings
 from recurra.tasks.sentiment.words import Vocabulary, WordTable, written_words
 from recurra.training.learner import choose_device
@@ -51,6 +52,7 @@ class Plan:
     seen: np.ndarray[Any, np.dtype[np.int64]]
     fingerprint: str
     notes: tuple[str, ...]
+    pretrained: Pretrained | None = None
 
 
 def training_settings(settings: SentimentSettings, steps_per_epoch: int = 100) -> TrainingSettings:
@@ -70,10 +72,16 @@ def training_settings(settings: SentimentSettings, steps_per_epoch: int = 100) -
     return TrainingSettings(**{**values, **_DEFAULTS, **settings.training})
 
 
-def plan(given: Examples, valid: Examples | None, settings: SentimentSettings) -> Plan:
+def plan(
+    given: Examples,
+    valid: Examples | None,
+    settings: SentimentSettings,
+    pretrained: Pretrained | None = None,
+) -> Plan:
     """Learn the vocabulary and the counts, and encode all texts.
 
-    valid   examples to stop by and to calibrate on; None for a share of the given ones
+    valid        examples to stop by and to calibrate on; None for a share of the given ones
+    pretrained   the language model to begin with, whose sizes replace those of the settings
     Raises: DataError for too few texts or labels, ConfigError for settings.
     """
     labels = label_order(given.labels)
@@ -83,7 +91,8 @@ def plan(given: Examples, valid: Examples | None, settings: SentimentSettings) -
         )
     notes = [f"{len(given.texts)} texts, {len(labels)} labels: {describe_balance(given.balance)}"]
     if copies := count_copies(given.texts):
-        notes.append(f"{copies} texts are copies of another one in {given.source}")
+        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
+        notes.append(f"{copied} of another one in {given.source}")
     if valid is None:
         learned, kept = split_examples(given, settings.validation, settings.seed)
     else:
@@ -98,6 +107,15 @@ def plan(given: Examples, valid: Examples | None, settings: SentimentSettings) -
     vocabulary = Vocabulary.learn(
         words, size=settings.vocab_size, min_count=settings.min_count, buckets=settings.buckets
     )
+    if pretrained is not None:
+        settings = pretrained.settings(settings)
+        known = len(set(vocabulary.words) & set(pretrained.words))
+        notes.append(
+            f"begins with the language model {pretrained.source}, which knows {known} of the "
+            f"{len(vocabulary.words)} words here: {len(pretrained.layers)} × {pretrained.cell} of "
+            f"{pretrained.hidden_size} units"
+        )
+        vocabulary = pretrained.vocabulary(vocabulary)
     bayes = NaiveBayes.learn(words, targets, len(labels), settings.lexical_features)
     table = WordTable(vocabulary)
     texts = [shorten(table.add(text), settings.train_words) for text in words]
@@ -121,8 +139,9 @@ def plan(given: Examples, valid: Examples | None, settings: SentimentSettings) -
         train_corpus,
         encode(kept.texts, vocabulary, bayes, torch.tensor(_numbers(kept, labels))),
         np.unique(fingerprints(given.texts)),
-        _digest(learned, kept),
+        _digest(learned, kept) + ("" if pretrained is None else pretrained.fingerprint),
         tuple(notes),
+        pretrained,
     )
 
 
@@ -150,7 +169,7 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = SentimentNetwork(chosen.vocabulary.size, len(chosen.labels), settings)
-    task = SentimentTask(network, chosen.train, chosen.valid, settings.batch_size, settings.seed)
+    task = _task(chosen, network)
     result = train(
         task,
         chosen.training,
@@ -176,6 +195,19 @@ def learn(
         chosen.notes,
     )
     return fitted, result
+
+
+def _task(chosen: Plan, network: SentimentNetwork) -> SentimentTask:
+    """Training from scratch, or from the language model on."""
+    settings, pretrained = chosen.settings, chosen.pretrained
+    given = network, chosen.train, chosen.valid, settings.batch_size, settings.seed
+    if pretrained is None:
+        return SentimentTask(*given)
+    pretrained.load_into(network, chosen.vocabulary)
+    task = FineTuning(*given)
+    groups = settings.num_layers + 2  # the head, the layers, the vectors
+    task.thaw = thaw_steps(task.steps_per_epoch, chosen.training.steps, groups)
+    return task
 
 
 def check_same_fit(run: RunFolder, chosen: Plan) -> None:

@@ -22,6 +22,7 @@ from recurra.tasks.sentiment.learning import (
     plan,
     training_settings,
 )
+from recurra.tasks.sentiment.pretrained import read_pretrained
 from recurra.tasks.sentiment.settings import Pooling, SentimentSettings
 from recurra.tasks.sentiment.stream import OpinionStream
 from recurra.training.loop import TrainingResult
@@ -150,6 +151,7 @@ class SentimentClassifier:
         table: Any,
         *,
         valid: Any = None,
+        pretrain: str | Path | None = None,
         out: str | Path | None = None,
         force: bool = False,
         resume: bool = False,
@@ -158,16 +160,24 @@ class SentimentClassifier:
 
         valid                a table to find the best weights and the temperature by; None for a
                              share of the first one
+        pretrain             run folder of a `LanguageModel` to begin with, see `pretrained.py`; its
+                             cell and sizes replace those given, and it reads forwards only
         out, force, resume   run folder to write; replace the run in it; go on with it
 
-        Raises: DataError for a table that cannot be used, RunError for the folder.
+        Raises: DataError for a table that cannot be used, RunError for a folder, ConfigError for a
+        language model that does not suit.
         """
         run = None if out is None else RunFolder(out)
         if run is not None:
             run.check_free(force=force, resume=resume)
         names = self.settings.text, self.settings.label
         given = read_examples(table, *names)
-        chosen = plan(given, None if valid is None else read_examples(valid, *names), self.settings)
+        chosen = plan(
+            given,
+            None if valid is None else read_examples(valid, *names),
+            self.settings,
+            None if pretrain is None else read_pretrained(pretrain),
+        )
         if resume and run is not None:
             check_same_fit(run, chosen)
         # Only now, when nothing of the new run can be refused any more, an old one may go.
