@@ -101,8 +101,10 @@ def decode(raw: bytes | Path, sample_rate: int, *, name: str = "the recording") 
             # Block by block: a header may promise more than there is.
             blocks = list(file.blocks(_BLOCK, dtype="float32", always_2d=True))
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: raw data without a header
+        # The message of the package names the buffer that it reads from.
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise DataError(
-            f"{name} is no audio that can be read ({error}); expected WAV, FLAC or OGG."
+            f"{name} is no audio that can be read ({reason}); expected WAV, FLAC or OGG."
         ) from error
     values = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
     if not len(values):
