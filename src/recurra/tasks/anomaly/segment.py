@@ -6,12 +6,14 @@ Two experts for each channel, whose evidence l is smoothed and held against the 
     joint    l = |z − V Vᵀ z|       V: principal components of all channels, 90 % of the variance
     e ← e + (l − e) / τ      q ← max(e, q (1 − 1/4000)) while learning      g = e / q
 
-A lane learns its first rows, as many as training had; then scale, memory, V and q stay as they are,
-so a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in
-4,000 rows of training, which is 3.6 in −log10. The surprise of a series is 3.6 times the root mean
-square of its channels' g, so one channel far beyond all that it has shown is enough, and several
-add up. With several channels g² is that of the joint expert and a tenth of the memory's; with one
-there is the memory alone. V is found anew whenever the rows learned have doubled.
+A lane learns its first rows, as many as training had; then scale, memory and V stay as they are, so
+a strange stretch stays strange. q still follows an e above it, by 1/4000 of the difference a row:
+what lasts for days becomes the new normal, or nothing would be seen beside it. g is about 1 when a
+channel is as strange as it was once in 4,000 rows of training, which is 3.6 in −log10. The surprise
+of a series is 3.6 times the root mean square of its channels' g, so one channel far beyond all that
+it has shown is enough, and several add up. With several channels g² is that of the joint expert and
+a tenth of the memory's; with one there is the memory alone. V is found anew whenever the rows
+learned have doubled.
 """
 
 from __future__ import annotations
@@ -105,8 +107,7 @@ class SegmentHead:
         for t, row in enumerate(strange):
             smooth += (row - smooth) / SMOOTH
             np.divide(smooth, most, out=ratio[t])
-            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _LEAST)
-            most[...] = np.where(learns[t], np.maximum(smooth, faded), most)
+            _follow(most, smooth, learns[t], _LEAST)
         return ratio
 
     def together(self, lanes: State, ratio: Array, z: Array, known: Flags) -> Array:
@@ -133,9 +134,8 @@ class SegmentHead:
         smooth += (away - smooth) / JOINT_SMOOTH
         joint = smooth / most
         found = lanes["joint_rows"].reshape(z.shape)[:, :1] >= 2 * FIRST
+        _follow(most, smooth, learns[:, None], _JOINT_LEAST)
         if learns.any():
-            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _JOINT_LEAST)
-            most[learns] = np.maximum(smooth, faded)[learns]
             self._learn_joint(lanes, z, np.flatnonzero(learns & known.any(axis=1)))
         return joint, found
 
@@ -157,6 +157,12 @@ class SegmentHead:
         squares = np.minimum(np.where(known, surprise, 0.0), _MOST) ** 2
         mean = np.add.reduce(squares, axis=-1) / np.maximum(known.sum(axis=-1), 1)
         return np.where(known.any(axis=-1), RARE * np.sqrt(mean), np.nan)
+
+
+def _follow(most: Array, smooth: Array, learns: Flags, least: float) -> None:
+    """q after a row: the most of training, fading; after training slowly up to what lasts."""
+    fading = np.maximum(smooth, np.maximum(most * (1.0 - 1.0 / MEMORY), least))
+    most[...] = np.where(learns, fading, most + np.maximum(smooth - most, 0.0) / MEMORY)
 
 
 def unexplained(moments: Array) -> Array:
