@@ -95,8 +95,11 @@ def test_evaluate_prints_a_row_for_each_model_and_keeps_a_report(
 def test_predict_prints_a_line_for_each_line(recurra: Recurra, folder: Path, run: Path) -> None:
     done = recurra("sentiment", "predict", run, stdin=b"a good film\nso bad\n")
     assert (done.status, done.out) == (0, "pos\nneg\n"), done.err
-    done = recurra("sentiment", "predict", run, "--explain", stdin=b"a good film\n")
-    label, confidence, words = done.out.rstrip("\n").split("\t")
+    done = recurra("sentiment", "predict", run, "--explain", stdin=b"a good film\n\n")
+    assert done.status == 0, done.err
+    first, empty = done.out.splitlines()
+    assert empty.split("\t")[2] == ""
+    label, confidence, words = first.split("\t")
     assert (label, float(confidence) > 0.5) == ("pos", True)
     assert "good[+" in words
     done = recurra("sentiment", "predict", run, "--min-confidence", "1", stdin=b"the film\n")

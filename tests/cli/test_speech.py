@@ -74,6 +74,15 @@ def test_predict_prints_a_line_for_each_recording(recurra: Recurra, speech: Path
     (first, _) = json.loads(done.out)["transcripts"]
     assert first["file"] == str(files[0])
     assert set(first["words"][0]) == {"text", "start", "end", "confidence"}
+    hot = ("--hot-word", "C C", "--hot-boost", 90, "--language-weight", 0)
+    done = recurra("speech", "predict", speech / "run", files[0], *hot)
+    assert set(done.out.split()) == {"C"}
+    done = recurra(
+        "speech", "predict", speech / "run", files[0], "--language", speech / "train.tsv"
+    )
+    assert (done.status, "the file ends; expected a line" in done.err) == (1, True)
+    done = recurra("speech", "predict", speech / "run", files[0], "--language", speech / "run")
+    assert (done.status, "expected a language run" in done.err) == (1, True), done.err
     done = recurra("speech", "predict", speech / "run", speech / "none.wav")
     assert (done.status, "none.wav is not there" in done.err) == (1, True)
 

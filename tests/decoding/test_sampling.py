@@ -41,6 +41,13 @@ def test_each_rule_keeps_what_it_says(rules: dict[str, Any], expected: list[floa
     assert kept(**rules) == expected
 
 
+def test_what_has_no_probability_is_never_drawn() -> None:
+    log_probs = torch.full((1000,), -torch.inf)
+    log_probs[[0, 499, 998]] = torch.tensor([1e-30, 0.5, 0.5]).log()
+    sampler = Sampler()
+    assert {sampler.draw(log_probs) for _ in range(300)} == {499, 998}
+
+
 def test_temperature_0_takes_the_likeliest() -> None:
     sampler = Sampler(temperature=0)
     assert [sampler.draw(PROBS.log()) for _ in range(3)] == [0, 0, 0]

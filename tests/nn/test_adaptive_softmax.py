@@ -50,6 +50,21 @@ def test_a_row_has_the_same_bits_in_any_batch(cutoffs: tuple[int, ...]) -> None:
     assert torch.equal(whole, torch.cat(rows))
 
 
+@pytest.mark.parametrize("cutoffs", [(), (5,), (1,), (4, 5, 12)])
+def test_weights_packed_once_give_the_same_bits(cutoffs: tuple[int, ...]) -> None:
+    head, weight, x = make(cutoffs)
+    with torch.no_grad():
+        if cutoffs:
+            torch.nn.init.normal_(head.band_bias)
+        expected = head.log_probs(x, weight)
+    fixed = head.fixed(weight)
+    weight.fill_(0)  # a copy is kept
+    assert torch.equal(fixed.log_probs(x), expected)
+    assert torch.equal(fixed.log_probs(x[3:4]), expected[3:4])
+    with pytest.raises(ShapeError, match=r"weight \(19, 6\); expected \(N, size\) and \(20, size"):
+        head.fixed(torch.zeros(19, 6))
+
+
 def test_cut_offs_must_rise_within_the_vocabulary() -> None:
     for cutoffs in ((0,), (20,), (5, 5), (7, 3)):
         with pytest.raises(ConfigError, match="vocabulary of 20; expected rising numbers"):

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time as clock
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 
 if TYPE_CHECKING:
     from recurra.tasks.speech.stream import Heard
@@ -25,7 +36,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra speech train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Audio = Annotated[str, typer.Option(help="Column of the recordings' file names.")]
 Text = Annotated[str, typer.Option(help="Column of the transcripts.")]
 Root = Annotated[
@@ -37,6 +47,18 @@ Beam = Annotated[
     int | None,
     typer.Option(min=1, help="The likeliest text that a beam of N finds [default: greedy]."),
 ]
+
+Language = Annotated[
+    Path | None,
+    typer.Option(help="ARPA file of words, or a run of `recurra lm train`; searches with a beam."),
+]
+Weight = Annotated[float, typer.Option(help="What the language model's log p counts.")]
+Bonus = Annotated[float, typer.Option(help="Nats for each word, beside a language model.")]
+HotWord = Annotated[
+    list[str] | None,
+    typer.Option(help="Word or phrase that is likely to be said; may be repeated."),
+]
+HotBoost = Annotated[float, typer.Option(help="Nats for each character of a hot word.")]
 
 
 @app.command()
@@ -56,27 +78,22 @@ def train(
         bool | None,
         typer.Option("--streaming", help="Transcribe while a sound goes on; more errors."),
     ] = None,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording of noise to mix in, see noise_db; may be repeated."),
+    ] = None,
     skip_bad: Skip = False,
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=256."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
+    resume: Resume = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Train a transcriber on a table of recordings and write it to a run folder.
@@ -103,7 +120,7 @@ def train(
         "device": device,
     }
     model = Transcriber.from_settings(merge_settings(config, explicit, set_ or []))
-    with _interruptible(out):
+    with interruptible(out):
         model.fit(
             table,
             audio=audio,
@@ -111,6 +128,7 @@ def train(
             audio_root=audio_root,
             valid=valid,
             valid_audio_root=valid_audio_root,
+            noise=noise or (),
             skip_bad=skip_bad,
             out=out,
             force=force,
@@ -143,6 +161,11 @@ def evaluate(
     text: Text = "text",
     audio_root: Root = None,
     beam: Beam = None,
+    language: Language = None,
+    language_weight: Weight = 0.5,
+    word_bonus: Bonus = 1.0,
+    hot_word: HotWord = None,
+    hot_boost: HotBoost = 1.0,
     skip_bad: Skip = False,
     as_json: Json = False,
 ) -> None:
@@ -155,15 +178,20 @@ def evaluate(
     wer and cer are fractions, over all recordings together; rtf is the time of the processor for a
     second of sound. The scores are also kept in the run folder, for `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS, make_outcome
+    from recurra.cli.output import print_scores
+    from recurra.report.results import make_outcome
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.speech.model import Transcriber
 
     started = clock.monotonic()
     model = Transcriber.load(run)
     evaluation = model.evaluate(
-        table, audio=audio, text=text, audio_root=audio_root, beam_size=beam, skip_bad=skip_bad
+        table,
+        audio=audio,
+        text=text,
+        audio_root=audio_root,
+        skip_bad=skip_bad,
+        **_search(beam, language, language_weight, word_bonus, hot_word, hot_boost),
     )
     outcome = make_outcome(
         "speech",
@@ -171,16 +199,11 @@ def evaluate(
         evaluation.results(),
         clock.monotonic() - started,
     )
+    outcome["notes"] = list(evaluation.notes)
     try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in evaluation.notes:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
-        kept = {**outcome, "notes": list(evaluation.notes), "details": evaluation.details()}
-        write_json(RunFolder(run).metrics_path, kept)
+        write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
 
 
 @app.command()
@@ -188,6 +211,11 @@ def predict(
     run: Run,
     recordings: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG.")],
     beam: Beam = None,
+    language: Language = None,
+    language_weight: Weight = 0.5,
+    word_bonus: Bonus = 1.0,
+    hot_word: HotWord = None,
+    hot_boost: HotBoost = 1.0,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings: a line for each.
@@ -206,9 +234,9 @@ def predict(
         if not path.is_file():
             raise DataError(f"{path} is not there; expected an audio file.")
     model = Transcriber.load(run)
+    search = _search(beam, language, language_weight, word_bonus, hot_word, hot_boost)
     found = []
-    for path in recordings:
-        transcript = model.predict([path], beam_size=beam)[0]
+    for path, transcript in zip(recordings, model.transcripts(recordings, **search), strict=True):
         if not as_json:
             typer.echo(transcript.text)
         found.append({"file": str(path), **transcript.as_json()})
@@ -257,20 +285,33 @@ def stream(
     _tell(session.finish(), final_only)
 
 
+def _search(
+    beam: int | None,
+    language: Path | None,
+    language_weight: float,
+    word_bonus: float,
+    hot_words: list[str] | None,
+    hot_boost: float,
+) -> dict[str, Any]:
+    """The options of a search; a folder is a run of a language model."""
+    model: Any = language
+    if language is not None and language.is_dir():
+        from recurra.tasks.language.model import LanguageModel
+
+        model = LanguageModel.load(language)
+    return {
+        "beam_size": beam,
+        "language_model": model,
+        "language_weight": language_weight,
+        "word_bonus": word_bonus,
+        "hot_words": hot_words or (),
+        "hot_boost": hot_boost,
+    }
+
+
 def _tell(heard: list[Heard], final_only: bool) -> None:
     from recurra.cli.output import print_json
 
     for one in heard:
         if one.final or not final_only:
             print_json(one.as_json())
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise

@@ -890,6 +890,36 @@ _ENTRIES = (
         citation="Tanaka (2001), Compilation of a multilingual parallel corpus",
         page="https://github.com/odashi/small_parallel_enja",
     ),
+    Dataset(
+        name="fsdd",
+        about="Free Spoken Digit Dataset: 2,700 and 300 recordings of digits by 6 people, 8 kHz",
+        folder="speech/fsdd",
+        files=(
+            DataFile(
+                "fsdd-train.tsv",
+                124550,
+                "4f4384bbc15b74142ea62c6e79506a0d75add771d43b4d8f08d646069fdae082",
+            ),
+            DataFile(
+                "fsdd-train.tar",
+                12615680,
+                "6033b6cc5ebf46fd918b8dddbc6e8726a316aab9db81e88dcfe696e41c5093b7",
+            ),
+            DataFile(
+                "fsdd-test.tsv",
+                13345,
+                "52e1ff953b80930f25484c2a798819a706668604fc296c04b875e53c26e94569",
+            ),
+            DataFile(
+                "fsdd-test.tar",
+                1382400,
+                "e47099dd71f8d829ab8b9b5522f56e4f8ac27b4d6765bdd7a4bc7ef41a3aa044",
+            ),
+        ),
+        licence="CC BY-SA 4.0",
+        citation="Jackson et al., Free Spoken Digit Dataset, DOI 10.5281/zenodo.1342401",
+        page="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    ),
 )
 
 DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recurra.errors import ConfigError
 
-_BLOCK = 64  # tokens among which the best ones are looked for first
+_BLOCK = 32  # tokens among which the best ones are looked for first
 
 
 class Stepper(Protocol):
@@ -81,8 +81,8 @@ Choose = Callable[[Tensor, Tensor], Tensor]
 
 
 def likeliest(log_probs: Tensor, numbers: Tensor) -> Tensor:
-    """The likeliest token of each row; of equal ones the first."""
-    return log_probs.argmax(1)
+    """The likeliest token of each row."""
+    return best_of_rows(log_probs, 1)[1][:, 0]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,14 +89,66 @@ class GreedyDecoder:
         return found
 
 
+class Worth(NamedTuple):
+    """What a sequence is worth beside its sound, in nats, and what its scorer knows about it."""
+
+    nats: float
+    state: Any = None
+
+
+class Scorer(Protocol):
+    """Knows which sequences are likely, or wanted, before any sound; see `fusion.py`."""
+
+    def begin(self) -> Worth:
+        """The worth of the empty sequence."""
+        ...
+
+    def extend(self, before: Worth, token: int) -> Worth:
+        """The worth of a sequence with another token at its end."""
+        ...
+
+    def finish(self, worth: Worth) -> float:
+        """Nats of a whole sequence, after which nothing comes."""
+        ...
+
+
+_NOTHING = Worth(0.0)
+
+
+class _Prefix:
+    """A sequence in the beam, as its last token and the sequence before it.
+
+    blank, said   log p of the paths that end in a blank, and of those that end in the last token
+    """
+
+    __slots__ = ("before", "blank", "said", "token", "worth")
+
+    def __init__(self, before: _Prefix | None, token: int, worth: Worth) -> None:
+        self.before, self.token, self.worth = before, token, worth
+        self.blank = self.said = -math.inf
+
+    @property
+    def log_p(self) -> float:
+        return _add(self.blank, self.said)
+
+    def tokens(self) -> tuple[int, ...]:
+        found, at = [], self
+        while at.before is not None:
+            found.append(at.token)
+            at = at.before
+        return tuple(found[::-1])
+
+
 class PrefixBeam:
     """The likeliest sequences, each summed over its paths, keeping `beam_size` at every frame.
 
     Of each prefix two numbers are kept: log p of its paths that end in a blank, and of those that
-    end in its last token. Frames may come in any pieces.
+    end in its last token. Frames may come in any pieces. With a scorer, a sequence has the score
+
+        log Σ p(path | sound) + worth(sequence)
 
     Source: Hannun, Maas, Jurafsky and Ng 2014, "First-pass large vocabulary continuous speech
-    recognition using bi-directional recurrent DNNs", algorithm 1, without a language model.
+    recognition using bi-directional recurrent DNNs", algorithm 1.
 
     >>> beam = PrefixBeam(beam_size=4)
     >>> beam.push(np.log([[0.6, 0.4], [0.6, 0.4]]))
@@ -104,13 +157,22 @@ class PrefixBeam:
     ((1,), 0.64)
     """
 
-    def __init__(self, beam_size: int, blank_id: int = 0, narrowest: float = -14.0) -> None:
+    def __init__(
+        self,
+        beam_size: int,
+        blank_id: int = 0,
+        narrowest: float = -14.0,
+        scorer: Scorer | None = None,
+    ) -> None:
         if beam_size < 1:
             raise ConfigError(f"beam_size={beam_size}; expected at least 1.")
         self.beam_size = beam_size
         self.blank_id = blank_id
         self._narrowest = narrowest
-        self._beam: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+        self._scorer = scorer
+        empty = _Prefix(None, -1, _NOTHING if scorer is None else scorer.begin())
+        empty.blank = 0.0
+        self._beam = [empty]
 
     def push(self, log_probs: LogProbs) -> None:
         """Read further frames (T, vocab_size).
@@ -122,26 +184,36 @@ class PrefixBeam:
             self._step(frame.tolist(), [label for label in likely if label != self.blank_id])
 
     def _step(self, frame: list[float], likely: list[int]) -> None:
-        after: dict[tuple[int, ...], tuple[float, float]] = {}
-        for prefix, (blank, token) in self._beam.items():
-            both = _add(blank, token)
-            last = prefix[-1] if prefix else None
-            stays = -math.inf if last is None else token + frame[last]
-            _merge(after, prefix, both + frame[self.blank_id], stays)
+        before = [(one, one.blank, one.said) for one in self._beam]
+        # A prefix that is longer by a token may be in the beam already.
+        after = {(id(one.before), one.token): one for one in self._beam}
+        for one, blank, said in before:
+            one.blank = _add(blank, said) + frame[self.blank_id]
+            one.said = said + frame[one.token] if one.before is not None else -math.inf
+        for one, blank, said in before:
+            both = _add(blank, said)
             for label in likely:
                 # A repeat is a new token only after a blank.
-                _merge(
-                    after,
-                    (*prefix, label),
-                    -math.inf,
-                    (blank if label == last else both) + frame[label],
-                )
-        ranked = sorted(after.items(), key=lambda item: (-_add(*item[1]), item[0]))
-        self._beam = dict(ranked[: self.beam_size])
+                log_p = (blank if label == one.token else both) + frame[label]
+                if log_p == -math.inf:
+                    continue
+                longer = after.get((id(one), label))
+                if longer is None:
+                    longer = after[id(one), label] = _Prefix(one, label, self._worth(one, label))
+                longer.said = _add(longer.said, log_p)
+        ranked = sorted(after.values(), key=lambda one: -one.log_p - one.worth.nats)  # stable
+        self._beam = ranked[: self.beam_size]
+
+    def _worth(self, before: _Prefix, token: int) -> Worth:
+        return _NOTHING if self._scorer is None else self._scorer.extend(before.worth, token)
 
     def best(self) -> list[tuple[tuple[int, ...], float]]:
-        """The sequences kept and log p of each, likeliest first; ties in order of their tokens."""
-        return [(prefix, _add(*parts)) for prefix, parts in self._beam.items()]
+        """The sequences kept and the score of each, best first; ties in order of their tokens."""
+        found = [(one.tokens(), one.log_p + self._finished(one.worth)) for one in self._beam]
+        return sorted(found, key=lambda item: (-item[1], item[0]))
+
+    def _finished(self, worth: Worth) -> float:
+        return 0.0 if self._scorer is None else self._scorer.finish(worth)
 
 
 def align(log_probs: LogProbs, tokens: Sequence[int], blank_id: int = 0) -> list[Emission]:
@@ -184,21 +256,6 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank_id: int = 0) -> list
         confidence = float(np.exp(frames[at, token]).mean())
         found.append(Emission(int(token), int(at[0]), int(at[-1]) + 1, confidence))
     return found
-
-
-def _merge(
-    beam: dict[tuple[int, ...], tuple[float, float]],
-    prefix: tuple[int, ...],
-    blank: float,
-    token: float,
-) -> None:
-    before = beam.get(prefix)
-    if blank == token == -math.inf:  # a repeat with no blank before it
-        return
-    if before is None:
-        beam[prefix] = (blank, token)
-    else:
-        beam[prefix] = (_add(before[0], blank), _add(before[1], token))
 
 
 def _add(a: float, b: float) -> float:

@@ -102,7 +102,10 @@ class Sampler:
     def _choose(self, log_probs: Tensor) -> int:
         if self.temperature == 0:
             return int(self._penalised(log_probs).argmax())
-        return int(torch.multinomial(self.probabilities(log_probs), 1, generator=self._rng))
+        # By the sums up to each token: the first above the drawn share, so never one of p = 0.
+        sums = self.probabilities(log_probs).double().cumsum(0)
+        share = torch.rand(1, generator=self._rng, dtype=torch.float64) * sums[-1]
+        return int(torch.searchsorted(sums, share, right=True).clamp(max=len(sums) - 1))
 
     def _penalised(self, log_probs: Tensor) -> Tensor:
         scores = log_probs.clone()

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurra.errors import ConfigError, ShapeError
-from recurra.kernels.linear import linear
+from recurra.kernels.linear import FixedLinear, linear
 
 
 class AdaptiveSoftmax(nn.Module):
@@ -88,6 +88,11 @@ class AdaptiveSoftmax(nn.Module):
             parts.append(inside + head[:, self.cutoffs[0] + k, None])
         return torch.cat(parts, 1)
 
+    def fixed(self, weight: Tensor) -> FixedSoftmax:
+        """`log_probs` with copies of this weight and of all parameters, for a stream."""
+        self._check(weight[:0], weight)
+        return FixedSoftmax(self, weight)
+
     def extra_repr(self) -> str:
         return f"vocab_size={self.vocab_size}, cutoffs={self.cutoffs}"
 
@@ -105,3 +110,41 @@ class AdaptiveSoftmax(nn.Module):
                 f"AdaptiveSoftmax: x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}; "
                 f"expected (N, size) and ({self.vocab_size}, size)."
             )
+
+
+class FixedSoftmax:
+    """What `AdaptiveSoftmax.log_probs` gives, bit for bit in the core, by weights packed once.
+
+    >>> head = AdaptiveSoftmax(8, 10, cutoffs=(4,))
+    >>> weight, x = torch.randn(10, 8), torch.randn(3, 8)
+    >>> torch.allclose(head.fixed(weight).log_probs(x), head.log_probs(x, weight))
+    True
+    """
+
+    def __init__(self, softmax: AdaptiveSoftmax, weight: Tensor) -> None:
+        first = softmax.cutoffs[0] if softmax.cutoffs else softmax.vocab_size
+        rows, bias = [weight[:first]], [softmax.bias[:first]]
+        if softmax.cutoffs:
+            rows += [softmax.band_weight, weight[first:]]
+            bias += [softmax.band_bias, softmax.bias[first:]]
+        self._linear = FixedLinear(torch.cat(rows), torch.cat(bias))
+        self._outputs = sum(map(len, rows))
+        self._first = first
+        # Columns of the logits: the head with the bands' own, then the tokens of each band.
+        ends = [first + len(softmax.cutoffs)]
+        ends += [end + ends[0] - first for end in (*softmax.cutoffs[1:], softmax.vocab_size)]
+        self._bands = list(itertools.pairwise(ends)) if softmax.cutoffs else []
+        self._head = ends[0]
+
+    @torch.no_grad()
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p (N, vocab_size) of every token after x (N, input_size)."""
+        logits = self._linear(x.contiguous(), x.new_empty(len(x), self._outputs))
+        head = F.log_softmax(logits[:, : self._head], 1)
+        if not self._bands:
+            return head
+        parts = [head[:, : self._first]]
+        for k, (low, high) in enumerate(self._bands):
+            inside = F.log_softmax(logits[:, low:high], 1)
+            parts.append(inside + head[:, self._first + k, None])
+        return torch.cat(parts, 1)

@@ -189,8 +189,7 @@ class LanguageStream:
         # A copy, so that the parts of one stream are of one time; and looked up here, once, because
         # a step may be shorter than nn.Module's detours.
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._softmax = self._network.softmax
-        self._weight = self._network._weight.detach()
+        self._softmax = self._network.softmax.fixed(self._network._weight.detach())
         self._rows = self._network.embedding.weight.detach() * self._network._scale
         self._streams = [layer.stream(1) for layer in self._network.layers]  # type: ignore[operator]
         self._norms: list[nn.Module | None] = [None] * (len(self._streams) + 1)
@@ -203,7 +202,11 @@ class LanguageStream:
         for norm, stream in zip(self._norms, self._streams, strict=False):
             x = self._network._add(x, stream.push(x if norm is None else norm(x)))
         norm = self._norms[-1]
-        return self._softmax.log_probs(x if norm is None else norm(x), self._weight)[0]
+        return self.log_probs(x if norm is None else norm(x))[0]
+
+    def log_probs(self, features: Tensor) -> Tensor:
+        """log p (N, vocab_size) of every token after features (N, output_size)."""
+        return self._softmax.log_probs(features)
 
     def push_chunk(self, tokens: Tensor) -> Tensor:
         """The features (T, output_size) after each of some tokens (T,), as `push` has them."""

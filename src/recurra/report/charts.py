@@ -384,31 +384,6 @@ def _peaks(values: npt.NDArray[np.float64], least: float = 0.3) -> list[int]:
     return [int(run[values[run].argmax()]) for run in stretches if len(run)]
 
 
-def attention_chart(
-    source: Sequence[str], target: Sequence[str], weights: npt.NDArray[np.float64]
-) -> Figure:
-    """What each piece of a translation looked at: the source to the right, downwards the target.
-
-    Shapes: weights (T, S) from 0 to 1, one row for each piece of the target.
-    Raises: ValueError when the weights do not fit the pieces.
-    """
-    if weights.shape != (len(target), len(source)):
-        raise ValueError(
-            f"attention_chart: weights has shape {weights.shape}; expected ({len(target)}, "
-            f"{len(source)}), for the pieces of target and source."
-        )
-    with _style():
-        figure = _figure(1.6 + 0.3 * len(source), 1.2 + 0.24 * len(target))
-        axes = figure.subplots()
-        axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.grid(False)
-        # "$" would begin a formula.
-        for ticks, pieces in ((axes.set_xticks, source), (axes.set_yticks, target)):
-            ticks(range(len(pieces)), [piece.strip().replace("$", r"\$") for piece in pieces])
-        axes.tick_params(axis="x", rotation=60)
-        return figure
-
-
 def error_by_horizon(
     errors: Mapping[str, npt.NDArray[np.float64]], metric: str = "MASE", title: str = ""
 ) -> Figure:

@@ -31,6 +31,9 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align:
 th { border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .number { text-align: right; }
+.grid tbody tr { background: none; }
+.grid th, .grid td { padding: .1rem .4rem; border: none; font-weight: normal; }
+.grid tbody th { text-align: right; }
 .tokens { white-space: pre-wrap; overflow-wrap: anywhere;
   font: .95rem/1.7 ui-monospace, monospace; }
 .s1 { background: #d5590026; } .s2 { background: #d559004d; } .s3 { background: #d5590080; }
@@ -149,6 +152,35 @@ class Page:
             text = escape(piece)
             spans.append(f'<span class="{kind}">{text}</span>' if level > 0 else text)
         self._parts.append(f'<p>{escape(caption)}</p><div class="tokens">{"".join(spans)}</div>')
+        return self
+
+    def attention(
+        self,
+        source: Sequence[str],
+        target: Sequence[str],
+        weights: Sequence[Sequence[float]],
+        caption: str,
+    ) -> Self:
+        """What each piece of a target looked at: a row for each, a column for each of the source.
+
+        Weights (T, S) are from 0 to 1, in five steps. As text and not as a chart, because the
+        reader's browser has the letters of every script.
+        Raises: ValueError when the weights do not fit the pieces.
+
+        >>> page = Page("Why").attention(["a", "cat"], ["eine"], [[0.9, 0.1]], "eine")
+        >>> '<th scope="row">eine</th><td class="a5"></td><td class="a1"></td>' in page.html()
+        True
+        """
+        head = "".join(f'<th scope="col">{escape(piece.strip())}</th>' for piece in source)
+        body = []
+        for piece, row in zip(target, weights, strict=True):
+            levels = [math.ceil(5 * weight - 0.4) for _, weight in zip(source, row, strict=True)]
+            cells = "".join(f'<td class="a{n}"></td>' if n > 0 else "<td></td>" for n in levels)
+            body.append(f'<tr><th scope="row">{escape(piece.strip())}</th>{cells}</tr>')
+        self._parts.append(
+            f'<div class="scroll"><table class="grid"><caption>{escape(caption)}</caption><thead>'
+            f"<tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        )
         return self
 
     def figure(self, svg: str, caption: str) -> Self:

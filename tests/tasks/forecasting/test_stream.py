@@ -11,6 +11,7 @@ from tests.tasks.forecasting.tables import QUICK, days, fitted_on, ramp, several
 
 from recurra import Forecaster
 from recurra.errors import DataError
+from recurra.tasks.forecasting.stream import MOST_WAITING
 
 COVARIATES = {"past": ("price", "sky"), "future": ("promo",), "static": ("size",)}
 
@@ -213,3 +214,48 @@ def test_new_series_waits_for_its_first_value() -> None:
     assert answer == {"series": "new", "time": "2021-01-01", "forecast": None}
     answer = stream.push({"series": "new", "time": "2021-01-02", "target": 4.0})
     assert np.isfinite(medians(answer)).all()
+
+
+def test_rows_that_wait_are_read_before_anything_is_answered() -> None:
+    frame = several((400,)).with_columns(
+        target=pl.when(pl.arange(400) % 11 != 3).then(pl.col("target"))
+    )
+    frame = frame.filter(~pl.arange(400).is_between(200, 202))
+    forecaster = Forecaster(horizon=5, **{**QUICK, "context": 8}).fit(
+        frame.head(50), series="series", past="price"
+    )
+    events = frame.to_dicts()
+    stream = forecaster.stream()
+    for number, event in enumerate(events[50:], start=51):
+        if number in (60, 61, 390):
+            answer = medians(stream.push(event))
+            assert answer == pytest.approx(batch(forecaster, frame.head(number)), rel=1e-5)
+            continue
+        stream.update(event)
+        if number in (70, 300):
+            answer = medians(stream.forecast("s0"))
+            assert answer == pytest.approx(batch(forecaster, frame.head(number)), rel=1e-5)
+    assert len(stream._waiting) == 1
+    assert stream.state["s0"].rows == 400
+    assert stream._waiting == {}
+
+
+def test_rows_that_wait_are_few_and_a_refused_one_is_not_among_them() -> None:
+    stream = fitted_on(ramp(60), context=8).stream()
+    before = stream.state
+    times = days(300, "2020-03-01")
+    for k, day in enumerate(times[:200]):
+        stream.update({"time": str(day), "target": 160.0 + k})
+        assert len(stream._waiting.get("", [])) < MOST_WAITING
+    for event, words in (
+        ({"time": str(times[199]), "target": 1.0}, "not after its last one"),
+        ({"time": str(times[200]), "target": 1e200}, "expected values up to"),
+        ({"time": str(times[200])}, "no 'target'"),
+    ):
+        with pytest.raises(DataError, match=words):
+            stream.update(event)
+    stream.update({"time": str(times[200]), "target": 360.0})
+    assert stream.state[""].rows == 60 + 201
+    stream.update({"time": str(times[201]), "target": 361.0})
+    stream.restore(before)
+    assert stream.state[""] is before[""]

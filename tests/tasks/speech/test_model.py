@@ -12,16 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.tasks.speech.tones import RATE, pairs, say, tiny, write_table
 
-from recurra import Transcriber
-from recurra.data.recordings import Recording, given_recordings
+from recurra import LanguageModel, Transcriber
+from recurra.data.recordings import given_recordings
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.report.charts import Alignment
 from recurra.runs import RunFolder
-from recurra.tasks.speech.examples import fill, find_alphabet
-from recurra.tasks.speech.fitting import ctc_loss, mask_features
+from recurra.tasks.speech.examples import fill
+from recurra.tasks.speech.fitted import Fitted
+from recurra.tasks.speech.fitting import ctc_loss
 from recurra.tasks.speech.learning import AudioFiles
 from recurra.tasks.speech.report import run_report
 from recurra.tasks.speech.settings import SpeechSettings
+from recurra.tasks.speech.spelling import Characters
 from recurra.tasks.speech.wer import count_errors
 
 
@@ -185,23 +187,12 @@ def test_the_loss_is_that_of_all_paths_per_character() -> None:
     assert float(loss) == pytest.approx(-float(total.log()), rel=1e-6)  # it computes in float32
 
 
-def test_masks_are_no_larger_than_they_may_be() -> None:
-    settings = SpeechSettings(time_masks=1, time_width=40, frequency_masks=1, frequency_width=9)
-    widest = [0, 0]
-    for seed in range(200):
-        masked = mask_features(torch.ones(100, 80), settings, torch.Generator().manual_seed(seed))
-        rows, columns = (masked == 0).all(1).sum(), (masked == 0).all(0).sum()
-        widest = [max(widest[0], int(rows)), max(widest[1], int(columns))]
-        assert int((masked == 0).sum()) == rows * 80 + columns * 100 - rows * columns
-    assert widest == [20, 9]  # a fifth of the frames, although 40 were allowed
-
-
 def test_statistics_are_those_of_all_frames_and_faster_copies_fit_their_text() -> None:
     rows = given_recordings(
         [(say("A"), "A"), (say("ABCABC"), "ABCABC"), (say("A"), "ABABABABABAB")]
     )
     settings = SpeechSettings(stacked=3)
-    store = fill(rows, AudioFiles(), settings, find_alphabet(rows), speeds=(1.0, 0.8, 1.25))
+    store = fill(rows, AudioFiles(), settings, Characters("ABC "), speeds=(1.0, 0.8, 1.25))
     frames = [example.frames for example in store.examples]
     assert [len(one) for one in frames] == [3, 3, 2]  # the last one has no time to be faster
     assert frames[0][2] < frames[0][0] < frames[0][1]
@@ -209,11 +200,6 @@ def test_statistics_are_those_of_all_frames_and_faster_copies_fit_their_text() -
     mean, deviation = store.statistics()
     assert np.allclose(mean, every.mean(0), atol=1e-4)
     assert np.allclose(deviation, every.std(0), rtol=1e-4)
-
-
-def test_the_alphabet_is_by_frequency() -> None:
-    rows = [Recording(1, "a", "AB BC"), Recording(2, "b", "B D")]
-    assert find_alphabet(rows) == "B ACD"
 
 
 def test_errors_are_counted_as_edits() -> None:
@@ -237,6 +223,79 @@ def test_settings_are_checked() -> None:
     settings = SpeechSettings(streaming=True)
     assert (settings.steps_ahead, settings.units) == (10, 384)  # 300 ms in steps of 30 ms
     assert SpeechSettings().steps_ahead == 0
+
+
+ARPA = """\\data\\
+ngram 1=5
+\\1-grams:
+-99 <s>
+-1 </s>
+-9 <unk>
+-9 A
+-1 B
+\\end\\
+"""
+
+
+@pytest.fixture
+def doubtful(model: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber:
+    """The model, which now hears A a little better than B, whatever it is given."""
+    frames = np.full((3, 1 + len(model.fitted.design.alphabet)), 1e-3)
+    for label, p in (("A", 0.5), ("B", 0.4)):
+        frames[:, 1 + model.fitted.design.alphabet.index(label)] = p
+    frames[0], frames[2] = 1e-4, 1e-4
+    frames[[0, 2], 0] = 1
+    log_probs = np.log(frames / frames.sum(1, keepdims=True)).astype(np.float32)
+    monkeypatch.setattr(Fitted, "log_probs", lambda self, samples: log_probs)
+    return model
+
+
+@pytest.mark.parametrize(("likely", "wanted"), [("-1 A", "A"), ("-9 A", "B")])
+def test_a_language_model_decides_what_sounds_alike(
+    doubtful: Transcriber, tmp_path: Path, likely: str, wanted: str
+) -> None:
+    path = tmp_path / "words.arpa"
+    path.write_text(ARPA.replace("-9 A", likely))
+    assert doubtful.predict([say("A")], beam_size=16)[0].text == "A"
+    assert doubtful.predict([say("A")], language_model=path)[0].text == wanted
+    evaluation = doubtful.evaluate([(say("A"), "B")], language_model=path)
+    assert evaluation.wer == (wanted != "B")
+    assert "prefix beam of 16, words.arpa of weight 0.5, 1 nats a word" in evaluation.notes[0]
+
+
+@pytest.mark.parametrize("tokens", ["char", "byte", "word"])
+def test_the_package_s_own_language_models_decide_too(doubtful: Transcriber, tokens: Any) -> None:
+    rates = {"learning_rate": 0.05, "warmup_steps": 1}
+    settings = {"hidden_size": 16, "steps": 20, "validation": 0, "progress": False}
+    language = LanguageModel(tokens=tokens, training=rates, batch_size=4, **settings)
+    language.fit_text("B\n" * 400 + "A B C\n")
+    assert doubtful.predict([say("A")], language_model=language)[0].text == "B"
+
+
+def test_hot_words_decide_too(doubtful: Transcriber) -> None:
+    for boost, wanted in ((0.1, "A"), (1.0, "B")):
+        assert doubtful.predict([say("A")], hot_words=["B"], hot_boost=boost)[0].text == wanted
+
+
+def test_a_search_that_does_not_fit_is_refused(model: Transcriber, tmp_path: Path) -> None:
+    sound, path = [say("A")], tmp_path / "words.arpa"
+    path.write_text(ARPA.replace("A", "a").replace("B", "b"))
+    lower = LanguageModel(hidden_size=8, steps=1, validation=0, progress=False).fit_text("a b" * 99)
+    pieces = LanguageModel(tokens="subword", hidden_size=8, steps=1, validation=0, progress=False)
+    for search, message in (
+        ({"beam": 3}, r"unknown option of a search 'beam'; did you mean 'beam_size'"),
+        ({"beam_size": 0}, r"beam_size=0; expected at least 1"),
+        ({"language_weight": -1.0}, r"language_weight=-1\.0; expected 0 to 100"),
+        ({"hot_words": "AB"}, r"hot_words is a list of phrases; pass \['AB'\]"),
+        ({"hot_words": ["ab"]}, r"hot word 'ab' has characters .* write: 'ab'"),
+        ({"language_model": path}, r"words\.arpa has no word that the transcriber can write"),
+        ({"language_model": lower}, r"does not know '[ABC]{3}', .* in the same case"),
+        ({"language_model": pieces.fit_text("A B\n" * 400)}, r"reads subwords"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            model.predict(sound, **search)
+    with pytest.raises(DataError, match="cannot read"):
+        model.predict(sound, language_model=tmp_path / "none.arpa")
 
 
 def test_predict_takes_a_list(model: Transcriber, tmp_path: Path) -> None:

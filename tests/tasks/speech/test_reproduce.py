@@ -15,7 +15,7 @@ from recurra.tasks.speech.reproduce import read_section, reproduce, run_folder, 
 
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> Recipe:
     folder = tmp_path / "speech"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     write_table(folder, "train", pairs(10))
     write_table(folder, "test", pairs(4, seed=50))
     entry = Dataset("tones", "", "speech", (), "", "", "https://example.org")
@@ -48,6 +48,32 @@ def test_a_recipe_is_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again = reproduce(tones, 1)
     assert again["results"][0]["metrics"]["cer"] == outcome["results"][0]["metrics"]["cer"]
     assert again["training"]["best_step"] == outcome["training"]["best_step"]
+
+
+def test_a_recipe_may_join_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = {
+        "speaker": "text",
+        "train": 2,
+        "valid": 1,
+        "test": 3,
+        "words": [2, 2],
+        "pause_s": [0.1, 0.1],
+    }
+    where = {"text": ["AB", "B"]}
+    tones = recipe(tmp_path, monkeypatch, joined=joined, valid_where=where, valid_rows=0)
+    train, valid = training_rows(read_section(tones), tmp_path / "speech")
+    assert {row.text for row in valid} == {"AB", "B"}
+    assert not {"AB", "B"} & {row.text for row in train}
+    outcome = reproduce(tones, 1)
+    rows = {row["model"]: row["metrics"] for row in outcome["results"]}
+    assert list(rows) == ["recurra", "recurra, joined recordings", "commonest transcript"]
+    assert outcome["notes"][0].startswith(f"{len(train) + 2} recordings")
+    assert f"validated on {len(valid) + 1} recordings" in outcome["notes"][2]
+    assert any(note.startswith("joined: ") for note in outcome["notes"])
+    with pytest.raises(DataError, match="10 rows, and 0 are kept to choose the weights by"):
+        training_rows(
+            read_section(recipe(tmp_path, monkeypatch, valid_rows=0)), tmp_path / "speech"
+        )
 
 
 def test_a_wrong_section_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

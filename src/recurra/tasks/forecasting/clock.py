@@ -25,6 +25,13 @@ def index_of(time: Any, grid: Frequency, time_format: str | None, *, floor: bool
     values = _read_plain(time, grid, time_format)
     if values is None:
         values = _read_any(time, grid, time_format)
+    elif grid.kind in (
+        "fixed",
+        "integer",
+    ):  # as `floor` and `on_grid` count, at a tenth of the cost
+        steps, rest = divmod(int(values.view(np.int64)[0]) - grid.phase, grid.step)
+        if floor or not rest:
+            return steps
     index = grid.floor(values)
     if not floor and not grid.on_grid(values)[0]:
         around = [format_time(t) for t in grid.times(np.array([index[0], index[0] + 1]))]

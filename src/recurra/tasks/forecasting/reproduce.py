@@ -7,7 +7,7 @@ long horizons, see `long_horizon.py`; any other is a table.
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -21,7 +21,7 @@ from recurra.tasks.forecasting.competition import (
     compete,
     competition_results,
 )
-from recurra.tasks.forecasting.fitted import TASK
+from recurra.tasks.forecasting.fitted import TASK, Fitted
 from recurra.tasks.forecasting.forecaster import Forecaster
 from recurra.tasks.forecasting.long_horizon import LongHorizonSection, run
 from recurra.tasks.forecasting.outcome import evaluation_outcome
@@ -72,25 +72,33 @@ def _kind(
 
 def _long_horizon(section: LongHorizonSection, dataset: str, seed: int) -> dict[str, Any]:
     started = clock.monotonic()
-    rows, trainings = run(section, dataset, seed)
+    rows, fitted = run(section, dataset, seed)
     name = section.file.partition(".")[0]
     train, validation, test = section.splits
     data = f"{name}, rows to {train} train, to {validation} validate, to {test} test"
     outcome = make_outcome(TASK, data, rows, clock.monotonic() - started)
-    seconds = {
-        entry: sum(one["result"]["seconds"] for one in (made, *made.get("others", ())))
-        for entry, made in trainings.items()
-    }
-    outcome["notes"] = [
-        f"{entry}: {1 + len(made['others'])} networks, the mean of their forecasts"
-        for entry, made in trainings.items()
-        if "others" in made
-    ]
+    outcome["notes"] = [_describe_networks(entry, made) for entry, made in fitted.items()]
     outcome["training"] = {
-        entry: {"seconds": round(seconds[entry], 1), "result": made["result"]}
-        for entry, made in trainings.items()
+        entry: [_describe_training(one) for one in made] for entry, made in fitted.items()
     }
     return outcome
+
+
+def _describe_networks(entry: str, made: Sequence[Fitted]) -> str:
+    count = len(made[0].networks)
+    if count == 1:
+        return f"{entry}: a network for each horizon"
+    weighted = "weighted by validation" if made[0].weights else "the mean of their forecasts"
+    return f"{entry}: {count} networks for each horizon, {weighted}"
+
+
+def _describe_training(fitted: Fitted) -> dict[str, Any]:
+    each = (fitted.training, *fitted.training.get("others", ()))
+    return {
+        "horizon": fitted.settings.horizon,
+        "weights": list(fitted.shares),
+        "results": [one["result"] for one in each],
+    }
 
 
 def _competition(section: CompetitionSection, dataset: str, seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from recurra.data.calendar import format_time
 from recurra.errors import DataError
 from recurra.tasks.forecasting.clock import index_of
+from recurra.tasks.forecasting.continuing import Rows, advance
 from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.frames import quantile_name
 from recurra.tasks.forecasting.quick import RowReader
-from recurra.tasks.forecasting.schema import LARGEST, transform
+from recurra.tasks.forecasting.schema import LARGEST, check_size, transform
 from recurra.tasks.forecasting.state import SeriesState, start_state
 from recurra.tasks.forecasting.updating import forecast_states, skip_to
 
@@ -26,6 +27,19 @@ MAX_GAP = 10_000
 """Missing rows that are stepped through for one observation; a longer gap is a wrong time."""
 CALENDAR_ROWS = 1024
 """Rows of the calendar that are computed at once, because one alone costs as much."""
+MOST_WAITING = 128
+"""Rows of a series that are read together: one alone costs nearly as much as some dozens."""
+
+
+class Row(NamedTuple):
+    """A row of one series, NaN where a value is missing.
+
+    target (K,) as given; past (P,) scaled; now (F,): known-future covariates and calendar.
+    """
+
+    target: Array
+    past: Array
+    now: Array
 
 
 class ForecastStream:
@@ -39,6 +53,7 @@ class ForecastStream:
     def __init__(self, fitted: Fitted, states: Mapping[str, SeriesState]) -> None:
         self._fitted = fitted
         self._states = dict(states)
+        self._waiting: dict[str, list[Row]] = {}
         self._grid = fitted.schema.grid
         self._transformed = any(fitted.schema.logarithm)
         self._block = functools.lru_cache(maxsize=8)(self._calendar_block)
@@ -58,6 +73,7 @@ class ForecastStream:
         or a value that is not a finite number. The stream is then as it was before.
         """
         name = self.series_name(event)
+        self._read_waiting(name)
         state, answer = self.advance(self._states.get(name), name, self.index_of(event), event)
         if state is not None:
             self._states[name] = state
@@ -66,12 +82,32 @@ class ForecastStream:
     def update(self, event: Mapping[str, Any]) -> None:
         """Take one observation as `push` does, without a forecast; `future` is not needed.
 
+        Rows wait until a forecast is asked for, or there are many: they are then read together.
+
         Raises: DataError as `push`. The stream is then as it was before.
         """
-        name = self.series_name(event)
-        state = self._read(self._states.get(name), name, self.index_of(event), event)
+        name, index = self.series_name(event), self.index_of(event)
+        waiting, state = self._waiting.get(name, []), self._states.get(name)
+        if state is not None and index == state.index + len(waiting) + 1:
+            waiting.append(self._row(event, index))
+            self._waiting[name] = waiting
+            if len(waiting) >= MOST_WAITING:
+                self._read_waiting(name)
+            return
+        self._read_waiting(name)
+        state = self._read(self._states.get(name), name, index, event)
         if state is not None:
             self._states[name] = state
+
+    def _read_waiting(self, name: str) -> None:
+        """Bring the state of a series up to its last row."""
+        waiting = self._waiting.pop(name, None)
+        if not waiting:
+            return
+        target, past, now = (np.stack(parts) for parts in zip(*waiting, strict=True))
+        rows = Rows(self._transform(target), past, now)
+        (state,) = advance(self._fitted.networks, [self._states[name]], [rows])
+        self._states[name] = state
 
     def advance(
         self, state: SeriesState | None, name: str, index: int, event: Mapping[str, Any]
@@ -95,8 +131,8 @@ class ForecastStream:
         """The state of a series after an event; None for a new series without a value yet."""
         schema = self._fitted.schema
         self._check_index(state, name, index, event)
-        target = np.array([_number(event, column, required=True) for column in schema.target])
-        if state is None and not np.isfinite(target).any():
+        row = self._row(event, index)
+        if state is None and not np.isfinite(row.target).any():
             return None
         if state is None:
             static = self._static(event, name)
@@ -106,15 +142,25 @@ class ForecastStream:
             state = replace(state, index=index - 1)
         elif index > state.index + 1:
             state = skip_to(self._fitted, state, index)
-        past_values = now = np.zeros(0)
+        return self._reader.read(state, self._transform(row.target[None])[0], row.past, row.now)
+
+    def _transform(self, target: Array) -> Array:
+        return transform(target, self._fitted.schema) if self._transformed else target
+
+    def _row(self, event: Mapping[str, Any], index: int) -> Row:
+        """The row that an event at grid index `index` brings. Raises: DataError."""
+        schema = self._fitted.schema
+        target = np.array([_number(event, column, required=True) for column in schema.target])
+        if not (np.abs(target) <= LARGEST).all():
+            check_size(target[None])
+        past = np.zeros(0)
+        now = self._calendar(index, 1)[0]
         if schema.past:
-            past_values = schema.past_scale.apply(self._encode(event, schema.past)[None])[0]
+            past = schema.past_scale.apply(self._encode(event, schema.past)[None])[0]
         if schema.future:
-            now = schema.future_scale.apply(self._encode(event, schema.future)[None])[0]
-        now = np.concatenate((now, self._calendar(index, 1)[0]))
-        if self._transformed or not (np.abs(target) <= LARGEST).all():
-            target = transform(target[None], schema)[0]
-        return self._reader.read(state, target, past_values, now)
+            known = schema.future_scale.apply(self._encode(event, schema.future)[None])[0]
+            now = np.concatenate((known, now))
+        return Row(target, past, now)
 
     def forecast(
         self, series: str = "", future: Sequence[Mapping[str, Any]] = ()
@@ -122,6 +168,7 @@ class ForecastStream:
         """The forecast after the last observation of `series`, without a new one."""
         if series not in self._states:
             raise DataError(f"{_called(series)} has no observation yet; push one first.")
+        self._read_waiting(series)
         state = self._states[series]
         time = format_time(self._grid.times(np.array([state.index]))[0])
         ahead = self._ahead({"future": list(future)}, state.index)
@@ -130,10 +177,13 @@ class ForecastStream:
     @property
     def state(self) -> dict[str, SeriesState]:
         """The state of every series, as values: later pushes do not change them."""
+        for name in list(self._waiting):
+            self._read_waiting(name)
         return dict(self._states)
 
     def restore(self, state: Mapping[str, SeriesState]) -> None:
         """Go on from a `state` of this model."""
+        self._waiting = {}
         self._states = dict(state)
 
     def series_name(self, event: Mapping[str, Any]) -> str:

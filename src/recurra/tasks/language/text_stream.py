@@ -129,7 +129,7 @@ class TextStream:
 
         def step(last: Tensor, state: LayerStates) -> tuple[Tensor, LayerStates]:
             features, after = network(last[:, None], state)
-            return network.log_probs(features[:, 0]), after
+            return self._stream.log_probs(features[:, 0]), after
 
         best = beam_search(
             step,

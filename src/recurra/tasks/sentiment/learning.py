@@ -91,7 +91,8 @@ def plan(
         )
     notes = [f"{len(given.texts)} texts, {len(labels)} labels: {describe_balance(given.balance)}"]
     if copies := count_copies(given.texts):
-        notes.append(f"{copies} texts are copies of another one in {given.source}")
+        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
+        notes.append(f"{copied} of another one in {given.source}")
     if valid is None:
         learned, kept = split_examples(given, settings.validation, settings.seed)
     else:

@@ -11,11 +11,13 @@ import numpy as np
 
 from recurra.data.audio import Samples
 from recurra.data.logmel import log_mel
+from recurra.data.recordings import Recording
 from recurra.errors import DataError
 from recurra.report.results import make_result
 from recurra.tasks.speech.examples import LISTED, load
 from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.learning import Source
+from recurra.tasks.speech.search import Search
 from recurra.tasks.speech.wer import Errors, count_errors
 
 OURS = "recurra"
@@ -84,21 +86,35 @@ class Evaluation:
 
 
 def evaluate(
-    fitted: Fitted, source: Source, *, beam_size: int | None = None, skip_bad: bool = False
+    fitted: Fitted, source: Source, search: Search, *, skip_bad: bool = False
 ) -> Evaluation:
-    """Transcribe all recordings and count the errors.
+    """Transcribe all recordings and count the errors; one is in memory at a time.
 
-    Raises: DataError listing the recordings that cannot be read or have no transcript.
+    Raises: DataError listing the recordings that cannot be read or have no transcript; ConfigError
+    for a search that does not fit the model.
     """
-    sounds, rows, refused = [], [], []
+    scorer = search.scorer(fitted.design)
+    rows: list[Recording] = []
+    heard: list[str] = []
+    refused: list[str] = []
+    worked_s = seconds = 0.0
+    pictured = (0, np.zeros(0, np.float32))  # the longest that is not too long to be drawn
     for recording in source.recordings:
         try:
-            if not recording.text:
-                raise DataError("has no transcript.")
-            sounds.append(load(recording, source.files, fitted.design.sample_rate).samples)
-            rows.append(recording)
+            samples = _read(recording, source, fitted.design.sample_rate)
         except DataError as error:
             refused.append(f"row {recording.row}, {recording.name}: {str(error).rstrip('.')}")
+            continue
+        if refused and not skip_bad:  # nothing will come of it; only find what else is wrong
+            continue
+        began = clock.process_time()
+        heard.append(fitted.transcribe(samples, search.width, scorer).text)
+        worked_s += clock.process_time() - began
+        duration_s = len(samples) / fitted.design.sample_rate
+        seconds += duration_s
+        if len(pictured[1]) < len(samples) and duration_s <= _PICTURED_S:
+            pictured = len(rows), samples
+        rows.append(recording)
     if refused and not (skip_bad and rows):
         more = f"; and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
         raise DataError(
@@ -106,25 +122,27 @@ def evaluate(
             f"used: {'; '.join(refused[:LISTED])}{more}. Correct them, or leave them out with "
             "skip_bad=True (--skip-bad)."
         )
-    began = clock.process_time()
-    heard = [fitted.transcribe(samples, beam_size).text for samples in sounds]
-    worked_s = clock.process_time() - began
     said = [recording.text for recording in rows]
     ours = count_errors(said, heard)
     found = tuple(
         Row(recording.name, recording.text, text, errors)
         for recording, text, errors in zip(rows, heard, ours.by_row, strict=True)
     )
-    seconds = sum(map(len, sounds)) / fitted.design.sample_rate
     return Evaluation(
         ours,
         count_errors(said, [fitted.commonest] * len(said)),
         seconds,
         worked_s / seconds,
         found,
-        _picture(fitted, found, sounds),
-        _notes(ours, found, refused, fitted, beam_size),
+        _picture(fitted, found[pictured[0]], pictured[1]),
+        _notes(ours, found, refused, fitted, search),
     )
+
+
+def _read(recording: Recording, source: Source, sample_rate: int) -> Samples:
+    if not recording.text:
+        raise DataError("has no transcript.")
+    return load(recording, source.files, sample_rate).samples
 
 
 def _notes(
@@ -132,16 +150,15 @@ def _notes(
     rows: Sequence[Row],
     refused: Sequence[str],
     fitted: Fitted,
-    beam_size: int | None,
+    search: Search,
 ) -> tuple[str, ...]:
-    how = "greedy" if beam_size is None else f"prefix beam of {beam_size}"
     notes = [
-        f"{ours.words} words, {ours.characters} characters with blanks; {how}, no language model; "
+        f"{ours.words} words, {ours.characters} characters with blanks; {search.words}; "
         f"{ours.substitutions} words substituted, {ours.deletions} deleted, "
         f"{ours.insertions} inserted",
         "rtf counts the processor's time of all threads together",
     ]
-    strange = {c for row in rows for c in row.said} - set(fitted.design.alphabet)
+    strange = {c for row in rows for c in row.said} - set("".join(fitted.design.alphabet))
     if strange:
         listed = "".join(sorted(strange))
         notes.append(f"characters that the model cannot write count as errors: {listed!r}")
@@ -156,22 +173,18 @@ def _notes(
     return tuple(notes)
 
 
-def _picture(fitted: Fitted, rows: Sequence[Row], sounds: Sequence[Samples]) -> dict[str, Any]:
-    """The longest of the recordings that are not too long to be drawn."""
-    rate = fitted.design.sample_rate
-    fitting = [k for k, samples in enumerate(sounds) if len(samples) <= _PICTURED_S * rate]
-    if not fitting:
-        return {}
-    at = max(fitting, key=lambda k: len(sounds[k]))
-    probabilities = np.exp(fitted.log_probs(sounds[at]))
+def _picture(fitted: Fitted, row: Row, samples: Samples) -> dict[str, Any]:
+    """What the network hears and says of one recording, and when."""
+    probabilities = np.exp(fitted.log_probs(samples))
     if not len(probabilities):
         return {}
     used = np.flatnonzero(probabilities[:, 1:].max(0) >= 0.1) + 1
+    rate = fitted.design.sample_rate
     return {
-        "title": f"{rows[at].name}: {rows[at].heard}",
+        "title": f"{row.name}: {row.heard}",
         "step_s": fitted.design.step_s,
-        "features": np.round(log_mel(sounds[at], rate, fitted.design.bins), 1).tolist(),
-        "labels": list(fitted.design.decode(used)),
+        "features": np.round(log_mel(samples, rate, fitted.design.bins), 1).tolist(),
+        "labels": [fitted.design.decode([label]) for label in used],
         "probabilities": np.round(probabilities[:, used], 3).tolist(),
         "blank": np.round(probabilities[:, 0], 3).tolist(),
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recurra.data.audio import Samples
 from recurra.data.logmel import log_mel
-from recurra.decoding.ctc import GreedyDecoder, PrefixBeam, align
+from recurra.decoding.ctc import GreedyDecoder, PrefixBeam, Scorer, align
 from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.speech.fitting import make_network
@@ -67,19 +67,21 @@ class Fitted:
         logits, _ = self.network(features[None], torch.tensor([len(features)]))
         return log_softmax(logits[0])
 
-    def transcribe(self, samples: Samples, beam_size: int | None = None) -> Transcript:
+    def transcribe(
+        self, samples: Samples, width: int | None = None, scorer: Scorer | None = None
+    ) -> Transcript:
         """What is said in samples at the model's rate.
 
-        beam_size   the likeliest text that a prefix beam of so many finds; None: the likeliest
-                    label at every step
-        Raises: ConfigError for a beam_size below 1.
+        width    the likeliest text that a prefix beam of so many finds; None: the likeliest label
+                 at every step
+        scorer   what the beam adds to the sound, see `Search.scorer`
         """
         log_probs = self.log_probs(samples)
-        if beam_size is None:
+        if width is None:
             decoder = GreedyDecoder()
             decoder.push(log_probs)
             return make_transcript(decoder.emissions, self.design)
-        beam = PrefixBeam(beam_size)
+        beam = PrefixBeam(width, scorer=scorer)
         beam.push(log_probs)
         return make_transcript(align(log_probs, beam.best()[0][0]), self.design)
 

@@ -12,14 +12,17 @@ from torch import Tensor
 from recurra.decoding.ctc import GreedyDecoder
 from recurra.tasks.speech.examples import Store
 from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.perturbation import (
+    change_loudness,
+    mask_features,
+    perturb_by_noise,
+)
 from recurra.tasks.speech.settings import Design, SpeechSettings
 from recurra.tasks.speech.wer import character_errors
 from recurra.training.seeds import step_seed
 
 _ORDER = 17
 """Purpose of the random numbers that put an epoch in order, beside those of the loop."""
-_GAIN = 0.23025850929940458  # dB as a natural logarithm of power
-_MOST_MASKED = 0.2  # of a recording's frames, by one mask of time
 
 
 class Batch(NamedTuple):
@@ -37,6 +40,7 @@ class SpeechTask:
     The first epoch goes from short to long (Amodei et al. 2016, "Deep Speech 2", SortaGrad), later
     ones take batches of similar length in random order.
 
+    noises        features (T, bins) of noise to mix in
     blank_share   of the frames of the last validation; None before one
     """
 
@@ -49,18 +53,19 @@ class SpeechTask:
         settings: SpeechSettings,
         mean: Tensor,
         deviation: Tensor,
+        noises: Sequence[Tensor] = (),
     ) -> None:
         self.model = network
         self.blank_share: float | None = None
         self._train, self._valid = train, valid
         self._design, self._settings = design, settings
-        self._mean, self._deviation = mean, deviation
+        self._mean, self._deviation, self._noises = mean, deviation, noises
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
         self.updates = -(-len(train.examples) // settings.batch_size)
         """Updates in an epoch."""
 
     def batch(self, step: int, rng: torch.Generator) -> Batch:
-        """Recordings of similar length, each at a random speed and loudness, with masks."""
+        """Recordings of similar length, each at a random speed and loudness, in noise, masked."""
         epoch, number = divmod(step, self.updates)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._order(epoch))
@@ -69,8 +74,9 @@ class SpeechTask:
             example = self._train.examples[at]
             speed = int(torch.randint(len(example.frames), (), generator=rng))
             features = torch.from_numpy(self._train.features(example, speed))
-            gain = _GAIN * self._settings.gain_db * float(2 * torch.rand((), generator=rng) - 1)
-            rows.append(mask_features(self._normalise(features + gain), self._settings, rng))
+            features = change_loudness(features, self._settings.gain_db, rng)
+            features = perturb_by_noise(features, self._noises, self._settings, rng)
+            rows.append(mask_features(self._normalise(features), self._settings, rng))
         return make_batch(rows, [self._train.examples[at].labels for at in chosen])
 
     def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
@@ -135,28 +141,6 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Ten
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     nats = F.ctc_loss(log_probs, labels, lengths, label_lengths, blank=0, reduction="sum")
     return nats / label_lengths.sum()
-
-
-def mask_features(features: Tensor, settings: SpeechSettings, rng: torch.Generator) -> Tensor:
-    """SpecAugment: some bands of frequency and spans of time replaced by the mean, which is 0.
-
-    A span of time has at most a fifth of the frames.
-    Source: Park et al. 2019, "SpecAugment"; without time warping, which they found to do little.
-    """
-
-    def span(length: int, widest: int) -> tuple[int, int]:
-        width = int(torch.randint(min(widest, length) + 1, (), generator=rng))
-        begin = int(torch.randint(length - width + 1, (), generator=rng))
-        return begin, begin + width
-
-    frames, bins = features.shape
-    for _ in range(settings.frequency_masks):
-        begin, end = span(bins, settings.frequency_width)
-        features[:, begin:end] = 0
-    for _ in range(settings.time_masks):
-        begin, end = span(frames, min(settings.time_width, int(_MOST_MASKED * frames)))
-        features[begin:end] = 0
-    return features
 
 
 def make_network(design: Design) -> SpeechNetwork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,6 +23,7 @@ from recurra.tasks.speech.learning import (
     plan,
     training_settings,
 )
+from recurra.tasks.speech.search import Search
 from recurra.tasks.speech.settings import CellName, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
@@ -43,9 +44,14 @@ class Transcriber:
     cell, hidden_size, num_layers, dropout
                       the network; see `network.py`. hidden_size None: 256, streaming 384
     alphabet          the characters it may write; None for those of the training transcripts
+    subwords          write pieces of words instead of characters: so many, found in the training
+                      transcripts; for longer steps (stacked) and larger data
     batch_size        recordings in an update
     speeds            further speeds that recordings are heard at in training
     gain_db           training makes recordings up to so much louder or softer
+    noise_db, noise_share
+                      training mixes noise into so large a share of the recordings, the sound from
+                      noise_db[0] to noise_db[1] dB above it; noise_db None for none
     frequency_masks, frequency_width, time_masks, time_width
                       SpecAugment: how many masks, and how many bins and frames each has at most
     minutes, steps    length of training, on the clock or in updates; 10 minutes when both are None
@@ -85,9 +91,12 @@ class Transcriber:
         num_layers: int = 3,
         dropout: float = 0.3,
         alphabet: str | None = None,
+        subwords: int | None = None,
         batch_size: int = 16,
         speeds: Sequence[float] = (0.9, 1.0, 1.1),
         gain_db: float = 6.0,
+        noise_db: tuple[float, float] | None = None,
+        noise_share: float = 0.5,
         frequency_masks: int = 2,
         frequency_width: int = 15,
         time_masks: int = 2,
@@ -147,6 +156,7 @@ class Transcriber:
         audio_root: str | Path | None = None,
         valid: Table | None = None,
         valid_audio_root: str | Path | None = None,
+        noise: Sequence[Any] = (),
         skip_bad: bool = False,
         out: str | Path | None = None,
         force: bool = False,
@@ -159,6 +169,8 @@ class Transcriber:
                              of the table
         valid                recordings to find the best weights by, with the same columns; None for
                              the last rows of `table`. valid_audio_root None: audio_root
+        noise                recordings of noise to mix in as `noise_db` says, paths or samples;
+                             without any, steady noise is made
         skip_bad             leave out recordings that cannot be used; they are in `findings`
         out, force, resume   run folder to write; replace the run in it; go on with it
 
@@ -175,7 +187,9 @@ class Transcriber:
             valid_source = _source(valid, audio, text, root)
         # The features lie beside the run, where there is room for it too.
         folder = run.path.parent if run is not None and run.path.parent.is_dir() else None
-        chosen = plan(source, valid_source, self.settings, skip_bad=skip_bad, folder=folder)
+        chosen = plan(
+            source, valid_source, self.settings, noise=noise, skip_bad=skip_bad, folder=folder
+        )
         self.findings = chosen.findings
         if resume and run is not None:
             check_same_fit(run, chosen, self.settings)
@@ -197,29 +211,39 @@ class Transcriber:
         audio: str = "audio",
         text: str = "text",
         audio_root: str | Path | None = None,
-        beam_size: int | None = None,
         skip_bad: bool = False,
+        **search: Any,
     ) -> Evaluation:
         """Word and character error rates over recordings, all of them together.
 
-        Columns and roots as in `fit`; beam_size as in `predict`.
+        Columns and roots as in `fit`; search as in `predict`.
         Raises: DataError for recordings that cannot be read or have no transcript, all of them
         listed.
         """
         source = _source(table, audio, text, audio_root)
-        return evaluate(self.fitted, source, beam_size=beam_size, skip_bad=skip_bad)
+        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad)
 
-    def predict(self, audio: Sequence[Any], *, beam_size: int | None = None) -> list[Transcript]:
+    def predict(self, audio: Sequence[Any], **search: Any) -> list[Transcript]:
         """What is said in each recording: paths, or arrays of samples at the model's rate.
 
-        beam_size   the likeliest text that a prefix beam of so many finds, its paths summed; None:
-                    the likeliest character at every step, which is faster and mostly the same
-        Raises: DataError for a file that cannot be read, ConfigError for a beam_size below 1.
+        search   options of `Search`. beam_size: the likeliest text that a prefix beam of so many
+                 finds, its paths summed; None takes the likeliest character at every step, which
+                 is faster. language_model (an ARPA file of words, or a trained LanguageModel) with
+                 language_weight and word_bonus; hot_words with hot_boost
+
+        Raises: DataError for a file that cannot be read; ConfigError for an option that is unknown,
+        out of range or does not fit the model.
         """
+        return list(self.transcripts(audio, **search))
+
+    def transcripts(self, audio: Sequence[Any], **search: Any) -> Iterator[Transcript]:
+        """As `predict`, one after another, as they are made."""
         if isinstance(audio, str | Path):
             raise DataError(f"predict takes a list of recordings; pass [{str(audio)!r}].")
-        fitted = self.fitted
-        return [fitted.transcribe(self._samples(one), beam_size) for one in audio]
+        fitted, chosen = self.fitted, Search.of(search)
+        scorer = chosen.scorer(fitted.design)
+        for one in audio:
+            yield fitted.transcribe(self._samples(one), chosen.width, scorer)
 
     def stream(self, *, sample_rate: int | None = None, pause_s: float = PAUSE_S) -> SpeechStream:
         """One sound that is transcribed as it comes, see `SpeechStream`."""

@@ -119,7 +119,7 @@ class SpeechStream:
         if not emissions:
             return []
         design = self._fitted.design
-        self._is_open = design.decode([emissions[-1].token]) != " "
+        self._is_open = not design.decode([emissions[-1].token]).endswith(" ")
         transcript = make_transcript(emissions, design)
         return [Heard(True, transcript, continues)] if transcript.text else []
 
@@ -127,7 +127,7 @@ class SpeechStream:
         emissions = self._decoder.emissions
         if not self._is_open or not emissions:
             return False
-        return self._fitted.design.decode([emissions[0].token]) != " "
+        return not self._fitted.design.decode([emissions[0].token]).startswith(" ")
 
 
 def _checked(samples: Any) -> Samples:

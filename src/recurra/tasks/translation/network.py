@@ -22,20 +22,19 @@ Szegedy et al. 2016; tying: Press and Wolf 2017.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurra.kernels.linear import linear
 from recurra.kernels.pointwise import pointwise
 from recurra.nn.attention import Attention, Memory
 from recurra.nn.dropouts import lock_input
 from recurra.nn.language import CELLS
-from recurra.nn.linear import Linear
+from recurra.nn.whole import WholeLinear, linear
 from recurra.tasks.translation.settings import TranslationSettings
-from recurra.training.nested import map_tensors
 
 
 class Source(NamedTuple):
@@ -85,8 +84,8 @@ class TranslationNetwork(nn.Module):
         self.encoder = nn.ModuleList(
             cell(size, hidden, batch_first=True, bidirectional=True, **options) for size in sizes
         )
-        self.memory = Linear(2 * hidden, hidden)
-        self.start = Linear(hidden, embedded)
+        self.memory = nn.Linear(2 * hidden, hidden)
+        self.start = nn.Linear(hidden, embedded)
         sizes = [embedded * (2 if settings.input_feeding else 1)]
         sizes += [2 * hidden, *[hidden] * settings.decoder_layers][: settings.decoder_layers - 1]
         self.decoder = nn.ModuleList(
@@ -96,7 +95,7 @@ class TranslationNetwork(nn.Module):
         self.attentions = nn.ModuleList(
             Attention(hidden, hidden, settings.attention) for _ in range(hops)
         )
-        self.output = Linear(2 * hidden + embedded, embedded)
+        self.output = nn.Linear(2 * hidden + embedded, embedded)
         self.bias = nn.Parameter(torch.zeros(target_size))
         self._scale = math.sqrt(embedded)
 
@@ -107,11 +106,13 @@ class TranslationNetwork(nn.Module):
         for k, layer in enumerate(self.encoder):
             x = self._lock(x, self.settings.hidden_dropout) if k else x
             x, _ = layer(x, lengths=lengths)
-        values = self.memory(self._lock(x, self.settings.hidden_dropout))
+        x = self._lock(x, self.settings.hidden_dropout)
+        values = linear(x, self.memory.weight, self.memory.bias)
         mask = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
         hops = range(len(self.attentions))
         memories = tuple(self._attention(k).prepare(values, mask) for k in hops)
-        return Source(memories, self.start(memories[0].total / lengths[:, None]))
+        mean = memories[0].total / lengths[:, None]
+        return Source(memories, linear(mean, self.start.weight, self.start.bias))
 
     def decode(
         self, tokens: Tensor, source: Source, state: DecoderState | None = None
@@ -120,25 +121,69 @@ class TranslationNetwork(nn.Module):
 
         state   where these targets stand; None at their beginning
         """
-        e = self._embed(self.embedding, tokens)
-        if state is None:
-            e = torch.cat([e[:, :1] + self._per_row(source.start, len(e))[:, None], e[:, 1:]], 1)
+        e = self.embed(tokens, source if state is None else None)
+        layers = [None] * len(self.decoder) if state is None else list(state.layers)
+
+        def run(k: int, x: Tensor) -> Tensor:
+            y, layers[k] = self.decoder[k](x, layers[k])
+            return y  # type: ignore[no-any-return]
+
         if not self.settings.input_feeding:
-            o, layers, weights = self._run(e, source, None if state is None else state.layers)
+            o, weights = self.attend(e, source, run)
             return o, DecoderState(layers, None), weights
-        if state is None:
-            state = DecoderState([None] * len(self.decoder), torch.zeros_like(e[:, 0]))
+        fed = torch.zeros_like(e[:, 0]) if state is None or state.fed is None else state.fed
         steps = []
         for t in range(tokens.shape[1]):
-            assert state.fed is not None
-            o, layers, weights = self._run(e[:, t : t + 1], source, state.layers, state.fed)
-            state = DecoderState(layers, o[:, 0])
+            o, weights = self.attend(e[:, t : t + 1], source, run, fed=fed)
+            fed = o[:, 0]
             steps.append((o, weights))
-        return torch.cat([o for o, _ in steps], 1), state, torch.cat([w for _, w in steps], 1)
+        o, weights = (torch.cat(parts, 1) for parts in zip(*steps, strict=True))
+        return o, DecoderState(layers, fed), weights
+
+    def embed(self, tokens: Tensor, start: Source | None) -> Tensor:
+        """Inputs (N, T, E) of the decoder; `start` is the source where targets begin."""
+        e = self._embed(self.embedding, tokens)
+        if start is None:
+            return e
+        rows = start.start.repeat_interleave(len(e) // len(start.start), 0)
+        return torch.cat([e[:, :1] + rows[:, None], e[:, 1:]], 1)
+
+    def attend(
+        self,
+        e: Tensor,
+        source: Source,
+        run: Callable[[int, Tensor], Tensor],
+        output: Callable[[Tensor], Tensor] | None = None,
+        fed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(o (N, T, E), weights (N, T, S)) of inputs e (N, T, E).
+
+        run      (k, x) → the output of layer k, which goes on from where it stands
+        output   the last linear map, where it is kept prepared
+        fed      (N, E) o of the step before, with T = 1
+        """
+        drop = self.settings.hidden_dropout
+        x = e if fed is None else torch.cat([e, fed[:, None]], -1)
+        context = weights = x
+        for k in range(len(self.decoder)):
+            x = torch.cat([x, context], -1) if k == 1 else x
+            y = run(k, self._lock(x, drop) if k else x)
+            x = x + y if k > 1 else y
+            if k in (0, len(self.decoder) - 1):
+                context, weights = self._attend(min(k, 1), x, source)
+        o = torch.cat([self._lock(torch.cat([x, context], -1), drop), e], -1)
+        output = output or (lambda x: linear(x, self.output.weight, self.output.bias))
+        o = pointwise(torch.tanh, output(o))
+        return F.dropout(o, self.settings.output_dropout, self.training), weights
 
     def logits(self, o: Tensor) -> Tensor:
-        """Logits (M, V) of rows o (M, E), dropout and all."""
+        """Logits (M, V) of rows o (M, E)."""
         return linear(o, self.embedding.weight, self.bias)
+
+    def heads(self) -> tuple[WholeLinear, WholeLinear]:
+        """(output, logits), prepared for many steps without a gradient."""
+        output = WholeLinear(self.output.weight, self.output.bias)
+        return output, WholeLinear(self.embedding.weight, self.bias)
 
     def loss(self, o: Tensor, targets: Tensor) -> Tensor:
         """−log p (M,) of targets (M,) in nats, smoothed, of rows o (M, E).
@@ -153,27 +198,6 @@ class TranslationNetwork(nn.Module):
         if smoothing:
             loss = loss - smoothing * (o @ table.mean(0) + self.bias.mean())
         return loss
-
-    def _run(
-        self, e: Tensor, source: Source, states: list[Any] | None, fed: Tensor | None = None
-    ) -> tuple[Tensor, list[Any], Tensor]:
-        """o, states and weights over inputs e (N, T, E); fed (N, E) with T = 1."""
-        drop = self.settings.hidden_dropout
-        x = e if fed is None else torch.cat([e, fed[:, None]], -1)
-        after = []
-        context = weights = x
-        for k, layer in enumerate(self.decoder):
-            x = torch.cat([x, context], -1) if k == 1 else x
-            before = self._lock(x, drop) if k else x
-            y, state = layer(before, None if states is None else states[k])
-            x = x + y if k > 1 else y
-            after.append(state)
-            if k in (0, len(self.decoder) - 1):
-                context, weights = self._attend(min(k, 1), x, source)
-        joined = torch.cat([x, context], -1)
-        o = torch.cat([self._lock(joined, drop), e], -1)
-        o = pointwise(torch.tanh, self.output(o))
-        return F.dropout(o, self.settings.output_dropout, self.training), after, weights
 
     def _attend(self, k: int, x: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         memory = source.memories[k]
@@ -197,15 +221,6 @@ class TranslationNetwork(nn.Module):
 
     def _lock(self, x: Tensor, p: float) -> Tensor:
         return lock_input(x, p, True) if self.training and p > 0 else x
-
-    def _per_row(self, x: Tensor, rows: int) -> Tensor:
-        return x.repeat_interleave(rows // len(x), 0) if rows != len(x) else x
-
-
-def select(state: DecoderState, rows: Tensor, batch_axis: int = 1) -> DecoderState:
-    """The state of these rows, in this order, some maybe twice."""
-    layers = map_tensors(state.layers, lambda part: part.index_select(batch_axis, rows))
-    return DecoderState(layers, None if state.fed is None else state.fed.index_select(0, rows))
 
 
 def _embedding(size: int, features: int) -> nn.Embedding:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from recurra.errors import ConfigError, RunError
 from recurra.report import charts
 from recurra.report.page import Page
@@ -75,9 +73,8 @@ def _add_attention(page: Page, pictures: Sequence[Mapping[str, Any]]) -> None:
     page.heading("What it looked at")
     page.text("Downwards the translation, to the right the source; two good ones, two bad ones.")
     for one in shown:
-        weights = np.array(one["weights"], np.float64)
-        figure = charts.attention_chart(one["source"], one["target"], weights)
-        page.figure(charts.to_svg(figure), "".join(one["target"][:-1]))
+        caption = "".join(one["target"][:-1])
+        page.attention(one["source"], one["target"], one["weights"], caption)
 
 
 def _add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:

@@ -14,11 +14,14 @@ from torch import Tensor
 from recurra.data.tokenizer import Ids
 from recurra.decoding.batched import Choose, Found, Rules, beam_decode, decode
 from recurra.errors import ConfigError
+from recurra.nn.stream import Stream
 from recurra.tasks.translation.batches import Rows, pad
-from recurra.tasks.translation.network import DecoderState, Source, TranslationNetwork, select
+from recurra.tasks.translation.network import TranslationNetwork
 
-ROWS_A_BATCH = 320
+ROWS_A_BATCH = 160
 """Sentences times beams that are decoded side by side."""
+_FEW = 0.7
+"""Below this share of the sentences held, those that are done are given up."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +65,92 @@ class NetworkStepper:
     def __init__(
         self, networks: Sequence[TranslationNetwork], source: Tensor, lengths: Tensor, beams: int
     ) -> None:
-        self._networks = networks
-        self._sources: list[Source] = [network.read(source, lengths) for network in networks]
-        self._states: list[DecoderState | None] = [None] * len(networks)
-        self._beams = beams
+        self._decoders = [_Decoder(network, source, lengths, beams) for network in networks]
 
     def step(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs, attentions = [], []
-        for k, network in enumerate(self._networks):
-            o, self._states[k], weights = network.decode(
-                last[:, None], self._sources[k], self._states[k]
-            )
-            log_probs.append(torch.log_softmax(network.logits(o[:, 0]), 1))
-            attentions.append(weights[:, 0])
-        if len(self._networks) == 1:
-            return log_probs[0], attentions[0]
-        count = len(self._networks)
-        together = torch.stack(log_probs).logsumexp(0) - math.log(count)
+        steps = [decoder.step(last) for decoder in self._decoders]
+        if len(steps) == 1:
+            return steps[0]
+        log_probs, attentions = zip(*steps, strict=True)
+        together = torch.stack(log_probs).logsumexp(0) - math.log(len(steps))
         return together, torch.stack(attentions).mean(0)
 
     def select(self, rows: Tensor, sentences: Tensor | None) -> None:
-        self._states = [None if one is None else select(one, rows) for one in self._states]
+        for decoder in self._decoders:
+            decoder.select(rows, sentences)
+
+
+class _Decoder:
+    """The decoder of one network, stepping through rows of sentences that are held.
+
+    Its layers are streams: weights are packed once, states lie in place. Both are made for a number
+    of rows, and the memories are large, so a sentence that is done stays among those held until
+    many are.
+
+    Shapes: B sentences are left of H that are held, K rows each; places (B,) says which these are.
+    """
+
+    def __init__(
+        self, network: TranslationNetwork, source: Tensor, lengths: Tensor, beams: int
+    ) -> None:
+        self._network = network
+        self._beams = beams
+        self._source = network.read(source, lengths)
+        self._places = torch.arange(len(source))
+        self._output, self._logits = network.heads()
+        self._fed: Tensor | None = None
+        self._begun = False
+        self._streams = self._make_streams(None)
+
+    def step(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self._rows()
+        tokens = torch.zeros(len(self._source.start) * self._beams, dtype=torch.long)
+        tokens[rows] = last
+        e = self._network.embed(tokens[:, None], None if self._begun else self._source)
+        if self._network.settings.input_feeding and self._fed is None:
+            self._fed = torch.zeros_like(e[:, 0])
+        o, weights = self._network.attend(e, self._source, self._run, self._output, self._fed)
+        self._begun = True
+        if self._fed is not None:
+            self._fed = o[:, 0]
+        logits = self._logits(o[rows, 0])
+        return torch.log_softmax(logits, 1), weights[rows, 0]
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        chosen = self._rows()[rows]
         if sentences is not None:
-            self._sources = [source.take(sentences) for source in self._sources]
+            self._places = self._places[sentences]
+        held = len(self._source.start)
+        if len(self._places) <= _FEW * held:
+            self._source = self._source.take(self._places)
+            self._places = torch.arange(len(self._places))
+            self._streams = self._make_streams(chosen)
+            self._fed = None if self._fed is None else self._fed[chosen]
+            return
+        order = torch.arange(held * self._beams)
+        order[self._rows()] = chosen
+        for stream in self._streams:
+            for part in (part for parts in stream.parts for part in parts):
+                part.copy_(part.index_select(0, order))
+        self._fed = None if self._fed is None else self._fed[order]
+
+    def _rows(self) -> Tensor:
+        """The rows of the sentences that are left, among those that are held."""
+        return (self._places[:, None] * self._beams + torch.arange(self._beams)).flatten()
+
+    def _run(self, k: int, x: Tensor) -> Tensor:
+        return self._streams[k].push(x[:, 0])[:, None]
+
+    def _make_streams(self, rows: Tensor | None) -> list[Stream]:
+        """Streams for what is held now; with the states of these rows of the streams before."""
+        size = len(self._source.start) * self._beams
+        made: list[Stream] = [layer.stream(size) for layer in self._network.decoder]  # type: ignore[operator]
+        if rows is not None:
+            for new, old in zip(made, self._streams, strict=True):
+                for parts, before in zip(new.parts, old.parts, strict=True):
+                    for part, value in zip(parts, before, strict=True):
+                        part.copy_(value.index_select(0, rows))
+        return made
 
 
 def search(
