@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.parameters import Config, Force, Json
 from recurra.cli.streams import Key, Seq, Store
 
 HELP = """Watch time series for anomalies: train, evaluate, predict, stream.
@@ -22,8 +23,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra anomaly train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 30
 
 
@@ -66,7 +65,7 @@ def train(
     time_format: Annotated[
         str | None, typer.Option(help="dmy, mdy, or a pattern such as %d/%m/%y.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
+    config: Config = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, once for each: jump=2.")
     ] = None,
@@ -140,8 +139,7 @@ def evaluate(
     Every detector is scored by its own threshold, without point adjustment. The scores are also
     kept in the run folder, for `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS
+    from recurra.cli.output import print_scores
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
@@ -149,12 +147,7 @@ def evaluate(
     evaluation = AnomalyDetector.load(run).evaluate(table, label=label)
     outcome = evaluation.outcome(table.name, clock.monotonic() - started)
     try:
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in outcome["notes"]:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
         write_json(RunFolder(run).metrics_path, outcome)
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli.parameters import Json
+
 QUICK_ROUNDS, QUICK_VISIT_S = 1, 0.02
 
 
@@ -46,7 +48,7 @@ def command(
         Path | None,
         typer.Option(help="Run nothing: assemble FILE.md from the outcome FILE.json."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Time recurra's layers on this machine, beside torch.nn and other frameworks.
 

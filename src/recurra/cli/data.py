@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from recurra.cli.parameters import Json
+
 app = typer.Typer(
     help="""Public data sets for the recipes and examples.
 
@@ -23,7 +25,7 @@ A set is looked for in the folder that RECURRA_DATA names, then in the cache (RE
 
 @app.command("list")
 def list_datasets(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List every data set, where it is on this machine, and its licence."""
     from recurra.cli.output import print_json, print_table
@@ -72,7 +74,7 @@ def get_dataset(
     out: Annotated[
         Path | None, typer.Option(help="Folder to download into, instead of the cache.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Download a data set from its official address and check its hash.
 

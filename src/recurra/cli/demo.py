@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from recurra.cli.parameters import Json
+
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Forecast Seattle's weather and five stock prices, and hold them against naive forecasts.
 

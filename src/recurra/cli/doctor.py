@@ -8,9 +8,9 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from recurra.cli.parameters import Json
 
 REQUIRED = ("torch", "numpy", "safetensors", "pydantic", "typer", "rich")
 EXTRAS = {
@@ -39,7 +39,7 @@ OPENMP = {
 
 
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is installed here, what is missing and what that costs.
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import time as clock
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 from recurra.cli.streams import Key, Seq, Store
 
 if TYPE_CHECKING:
@@ -27,8 +37,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra forecast train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 SHOWN_ROWS = 60
 
 
@@ -80,19 +88,12 @@ def train(
         bool | None,
         typer.Option("--calibrate", help="Move the quantiles to hold what they say, see the docs."),
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=64."),
-    ] = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
     search: Annotated[
         int | None,
         typer.Option(help="Try this many settings first, --minutes each; needs recurra[search]."),
@@ -101,9 +102,7 @@ def train(
         Path | None,
         typer.Option("--from", help="Run to fine-tune: its weights, design and columns."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -152,7 +151,7 @@ def train(
     if from_ is not None:
         _check_fine_tuning(settings, columns, search)
         forecaster = Forecaster.load(from_)
-        with _interruptible(out):
+        with interruptible(out):
             forecaster.fine_tune(table, **settings, **kept)
     else:
         if target is None:
@@ -163,7 +162,7 @@ def train(
         if search is not None:
             found = forecaster.search(table, trials=search, until=until, **columns)
             forecaster = Forecaster.from_settings(found.settings)
-        with _interruptible(out):
+        with interruptible(out):
             forecaster.fit(table, **columns, **kept)
     result = forecaster.fitted.training["result"]
     if as_json:
@@ -337,17 +336,6 @@ def _check_fine_tuning(
             f"{', '.join(given)} cannot be given with --from: design and columns are those of that "
             "run. Give --minutes, --steps or --set training.KEY=value, or leave --from out."
         )
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise
 
 
 def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...]) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time as clock
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 
 HELP = """Language models: train on text, evaluate, write, score a stream of lines.
 
@@ -22,8 +34,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra lm train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @app.command()
@@ -46,22 +56,13 @@ def train(
         str | None,
         typer.Option(help="Any cell, such as lstm, gru or min-gru [default: by the tokens]."),
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=256."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -90,7 +91,7 @@ def train(
         "device": device,
     }
     model = LanguageModel.from_settings(merge_settings(config, explicit, set_ or []))
-    with _interruptible(out):
+    with interruptible(out):
         model.fit(list(texts), valid=list(valid or ()), out=out, force=force, resume=resume)
     result = model.fitted.training["result"]
     if as_json:
@@ -131,8 +132,7 @@ def evaluate(
     adapt to the text, each token being scored before it is used; their numbers stand in rows of
     their own. The scores are also kept in the run folder, for `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS
+    from recurra.cli.output import print_scores
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.language.model import LanguageModel
     from recurra.tasks.language.outcome import evaluation_outcome
@@ -145,12 +145,7 @@ def evaluate(
         names += f" and {len(texts) - 3} more"
     outcome = evaluation_outcome(evaluation, names, clock.monotonic() - started)
     try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in outcome["notes"]:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
         write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
 
@@ -293,14 +288,3 @@ def _read_stdin() -> str:
         raise DataError(
             f"stdin is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start} is no text."
         ) from error
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise

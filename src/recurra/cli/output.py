@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recurra.report.results import format_metric, metric_names
+from recurra.report.results import KEYS, format_metric, metric_names
 from recurra.runs import finite
 
 
@@ -67,3 +67,10 @@ def print_outcome(outcome: Mapping[str, Any], *, as_json: bool) -> None:
         ],
     )
     print(f"\n{outcome['data']}: {outcome['seconds']:.0f} s on {outcome['machine']}", flush=True)
+
+
+def print_scores(outcome: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what `evaluate` found, with its notes: on stderr where stdout is for a program."""
+    print_outcome({key: outcome[key] for key in KEYS}, as_json=as_json)
+    for note in outcome["notes"]:
+        print(f"note: {note}", file=sys.stderr if as_json else sys.stdout, flush=True)

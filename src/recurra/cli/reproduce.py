@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recurra.cli.parameters import Json
+
 if TYPE_CHECKING:
     from recurra.data.recipe import Recipe
 
@@ -43,7 +45,7 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace outcomes that are there.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a published benchmark again: data, training and the official protocol.
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time as clock
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 
 if TYPE_CHECKING:
     from recurra.tasks.sentiment.attribution import Explanation
@@ -41,8 +52,6 @@ class Every(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra sentiment train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @app.command()
@@ -62,22 +71,13 @@ def train(
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm or min-gru [default: gru].")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take at most [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=256."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +105,7 @@ def train(
         "device": device,
     }
     model = SentimentClassifier.from_settings(merge_settings(config, explicit, set_ or []))
-    with _interruptible(out):
+    with interruptible(out):
         model.fit(table, valid=valid, pretrain=pretrain, out=out, force=force, resume=resume)
     fitted = model.fitted
     result = fitted.training["result"]
@@ -173,8 +173,8 @@ def evaluate(
     table too are counted. The scores and a few explained texts are kept in the run folder, for
     `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS, make_outcome
+    from recurra.cli.output import print_scores
+    from recurra.report.results import make_outcome
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.sentiment.examples import read_examples
     from recurra.tasks.sentiment.model import SentimentClassifier
@@ -192,12 +192,7 @@ def evaluate(
     )
     outcome["notes"] = list(evaluation.notes)
     try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in outcome["notes"]:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
         explained = [
             {"true": examples.labels[k], **model.explain(examples.texts[k]).to_report()}
@@ -374,14 +369,3 @@ def _coloured(explanation: Explanation) -> str:
             palette = (223, 215, 208) if value > 0 else (153, 111, 69)
             parts.append(f"\x1b[30;48;5;{palette[min(2, int(3 * share))]}m{shown}\x1b[0m")
     return "".join(parts)
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time as clock
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 
 if TYPE_CHECKING:
     from recurra.tasks.speech.stream import Heard
@@ -25,7 +36,6 @@ Example:
 app = typer.Typer(help=HELP)
 
 Run = Annotated[Path, typer.Argument(help="Run folder made by `recurra speech train`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Audio = Annotated[str, typer.Option(help="Column of the recordings' file names.")]
 Text = Annotated[str, typer.Option(help="Column of the transcripts.")]
 Root = Annotated[
@@ -76,23 +86,14 @@ def train(
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=256."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
+    resume: Resume = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Train a transcriber on a table of recordings and write it to a run folder.
@@ -119,7 +120,7 @@ def train(
         "device": device,
     }
     model = Transcriber.from_settings(merge_settings(config, explicit, set_ or []))
-    with _interruptible(out):
+    with interruptible(out):
         model.fit(
             table,
             audio=audio,
@@ -177,8 +178,8 @@ def evaluate(
     wer and cer are fractions, over all recordings together; rtf is the time of the processor for a
     second of sound. The scores are also kept in the run folder, for `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS, make_outcome
+    from recurra.cli.output import print_scores
+    from recurra.report.results import make_outcome
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.speech.model import Transcriber
 
@@ -198,16 +199,11 @@ def evaluate(
         evaluation.results(),
         clock.monotonic() - started,
     )
+    outcome["notes"] = list(evaluation.notes)
     try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in evaluation.notes:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
     finally:
-        kept = {**outcome, "notes": list(evaluation.notes), "details": evaluation.details()}
-        write_json(RunFolder(run).metrics_path, kept)
+        write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
 
 
 @app.command()
@@ -319,14 +315,3 @@ def _tell(heard: list[Heard], final_only: bool) -> None:
     for one in heard:
         if one.final or not final_only:
             print_json(one.as_json())
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time as clock
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.cli.parameters import (
+    Config,
+    Device,
+    Force,
+    Json,
+    Minutes,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    interruptible,
+)
 
 if TYPE_CHECKING:
     from recurra.tasks.translation.pairs import Pairs
@@ -46,8 +57,6 @@ With = Annotated[
     list[Path] | None,
     typer.Option("--with", help="Another run with the same tokens, to average with; repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @app.command()
@@ -67,22 +76,13 @@ def train(
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm or min-gru [default: gru].")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time that training may take [default: 10].")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Train this many updates instead of by the clock.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance [default: 0].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto].")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as .toml or .json.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, once for each: hidden_size=512."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Settings = None,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +112,7 @@ def train(
     }
     model = Translator.from_settings(merge_settings(config, explicit, set_ or []))
     valid = None if valid_source is None else (valid_source, valid_target)
-    with _interruptible(out):
+    with interruptible(out):
         model.fit(
             _read_pairs(source, target, table), valid=valid, out=out, force=force, resume=resume
         )
@@ -155,8 +155,8 @@ def evaluate(
     The scores, these sentences and pictures of the attention are kept in the run folder, for
     `recurra report`.
     """
-    from recurra.cli.output import print_json, print_outcome
-    from recurra.report.results import KEYS, make_outcome
+    from recurra.cli.output import print_scores
+    from recurra.report.results import make_outcome
     from recurra.runs import RunFolder, write_json
     from recurra.tasks.translation.evaluation import SHOWN
     from recurra.tasks.translation.model import Translator
@@ -178,13 +178,9 @@ def evaluate(
         evaluation.results(),
         clock.monotonic() - started,
     )
+    outcome["notes"] = list(evaluation.notes)
     try:  # a run that may only be read is scored all the same, and a closed pipe loses no scores
-        if as_json:
-            print_json({key: outcome[key] for key in KEYS})
-        else:
-            print_outcome(outcome, as_json=False)
-        for note in evaluation.notes:
-            typer.echo(f"note: {note}", err=as_json)
+        print_scores(outcome, as_json=as_json)
         if not as_json:
             ranked = evaluation.ranked()
             for title, rows in (("worst", ranked[:SHOWN]), ("best", ranked[::-1][:SHOWN])):
@@ -194,8 +190,7 @@ def evaluate(
                     typer.echo(f"       said       {row.translation}")
                     typer.echo(f"       reference  {row.reference}")
     finally:
-        kept = {**outcome, "notes": list(evaluation.notes), "details": evaluation.details()}
-        write_json(RunFolder(run).metrics_path, kept)
+        write_json(RunFolder(run).metrics_path, {**outcome, "details": evaluation.details()})
 
 
 @app.command()
@@ -364,14 +359,3 @@ def _frame(lines: list[str], found: list[list[Translation]]) -> Any:
             "score": [one.score for _, one in rows],
         }
     )
-
-
-@contextlib.contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Say how to go on when training is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any((out / "checkpoints").glob("step-*.safetensors")):
-            typer.echo("training is saved; go on with the same command and --resume", err=True)
-        raise

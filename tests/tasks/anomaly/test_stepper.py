@@ -60,7 +60,17 @@ def push(engine: StreamEngine, stepper: Any, rows: list[dict[str, Any]]) -> Any:
 def test_answers_have_the_bits_of_the_stream_in_any_pieces_and_restarts(
     detector: AnomalyDetector, tmp_path: Path
 ) -> None:
-    rows = events(400)
+    check_pieces_and_restarts(detector, events(400), tmp_path)
+
+
+def test_the_states_of_one_channel_are_stepped_where_they_lie(tmp_path: Path) -> None:
+    one = AnomalyDetector().fit(table(60), value="cpu", series="host")
+    check_pieces_and_restarts(one, events(200), tmp_path)
+
+
+def check_pieces_and_restarts(
+    detector: AnomalyDetector, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     stream = detector.stream()
     wanted = [stream.push(row) for row in rows]
     for batch in (20, 100, 400):

@@ -13,16 +13,17 @@ from safetensors.torch import load_file, save_file
 from tests.tasks.speech.tones import RATE, pairs, say, tiny, write_table
 
 from recurra import LanguageModel, Transcriber
-from recurra.data.recordings import Recording, given_recordings
+from recurra.data.recordings import given_recordings
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
 from recurra.report.charts import Alignment
 from recurra.runs import RunFolder
-from recurra.tasks.speech.examples import fill, find_alphabet
+from recurra.tasks.speech.examples import fill
 from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.fitting import ctc_loss
 from recurra.tasks.speech.learning import AudioFiles
 from recurra.tasks.speech.report import run_report
 from recurra.tasks.speech.settings import SpeechSettings
+from recurra.tasks.speech.spelling import Characters
 from recurra.tasks.speech.wer import count_errors
 
 
@@ -191,7 +192,7 @@ def test_statistics_are_those_of_all_frames_and_faster_copies_fit_their_text() -
         [(say("A"), "A"), (say("ABCABC"), "ABCABC"), (say("A"), "ABABABABABAB")]
     )
     settings = SpeechSettings(stacked=3)
-    store = fill(rows, AudioFiles(), settings, find_alphabet(rows), speeds=(1.0, 0.8, 1.25))
+    store = fill(rows, AudioFiles(), settings, Characters("ABC "), speeds=(1.0, 0.8, 1.25))
     frames = [example.frames for example in store.examples]
     assert [len(one) for one in frames] == [3, 3, 2]  # the last one has no time to be faster
     assert frames[0][2] < frames[0][0] < frames[0][1]
@@ -199,11 +200,6 @@ def test_statistics_are_those_of_all_frames_and_faster_copies_fit_their_text() -
     mean, deviation = store.statistics()
     assert np.allclose(mean, every.mean(0), atol=1e-4)
     assert np.allclose(deviation, every.std(0), rtol=1e-4)
-
-
-def test_the_alphabet_is_by_frequency() -> None:
-    rows = [Recording(1, "a", "AB BC"), Recording(2, "b", "B D")]
-    assert find_alphabet(rows) == "B ACD"
 
 
 def test_errors_are_counted_as_edits() -> None:
@@ -246,7 +242,7 @@ def doubtful(model: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber
     """The model, which now hears A a little better than B, whatever it is given."""
     frames = np.full((3, 1 + len(model.fitted.design.alphabet)), 1e-3)
     for label, p in (("A", 0.5), ("B", 0.4)):
-        frames[:, model.fitted.design.encode(label)] = p
+        frames[:, 1 + model.fitted.design.alphabet.index(label)] = p
     frames[0], frames[2] = 1e-4, 1e-4
     frames[[0, 2], 0] = 1
     log_probs = np.log(frames / frames.sum(1, keepdims=True)).astype(np.float32)

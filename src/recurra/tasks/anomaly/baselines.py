@@ -7,6 +7,8 @@
                  windows of 20 rows of one channel, or of single rows of several
     mean_max_z   mean over 30 rows of the largest |x − mean| / deviation among the channels, both of
                  the first part
+    frozen_memory  sum over channels of ln(1 + d / r), d the distance of (u, its change, m_10, s_10)
+                 from a prototype memory of radius r of the first part, u = asinh(z)
 
 Several channels count by their largest. `fitted` rows at the start are the first part; a baseline's
 threshold is mean + 3 deviations of its scores there.
@@ -18,12 +20,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recurra.tasks.anomaly.lanes import Array, Flags
+from recurra.tasks.anomaly.lanes import PIECE, Array, Flags
+from recurra.tasks.anomaly.leaky import LARGEST, LeakyMeans
+from recurra.tasks.anomaly.memory import PrototypeMemory
 
 WINDOW, HISTORY, SMOOTH = 20, 100, 30
 SHARE = 0.9
 CLIP = 10.0
 SIGMAS = 3.0
+CAPACITY = 200
 
 
 def filled(values: Array) -> Array:
@@ -77,17 +82,37 @@ def pca_window(values: Array, fitted: int) -> Array:
 
 def mean_max_z(values: Array, fitted: int) -> Array:
     """Mean of the last rows' largest deviations."""
-    largest = np.abs(_standard(values, fitted)).max(axis=1)
+    largest = np.abs(_standard(values, fitted, LARGEST)).max(axis=1)
     sums = np.cumsum(np.concatenate([[0.0], largest]))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - SMOOTH, 0)
     return np.asarray((sums[end] - sums[start]) / (end - start))
 
 
-def _standard(values: Array, fitted: int) -> Array:
+def frozen_memory(values: Array, fitted: int) -> Array:
+    """How far each channel is from all of the first part, added up."""
+    u = np.arcsinh(_standard(values, fitted, LARGEST))[:, :, None]
+    leaky, memory = LeakyMeans((10.0,)), PrototypeMemory([4], [CAPACITY])
+    channels = values.shape[1]
+    state = {**leaky.initial_state(channels), **memory.initial_state(channels)}
+    is_first = np.ones(channels, bool)
+    means, squares = leaky.run(state, u, is_first)
+    steps = np.diff(u, axis=0, prepend=u[:1])
+    parts = [u, steps, means[1:], np.sqrt(squares[1:])]
+    features = np.concatenate(parts, axis=2).astype(np.float32)
+    learns = np.broadcast_to((np.arange(len(u)) < fitted)[:, None], u.shape[:2])
+    made = []
+    for start in range(0, len(u), PIECE):
+        piece = slice(start, start + PIECE)
+        distance, radius = memory.run(state, features[piece], learns[piece])
+        made.append(np.log1p(distance[:, :, 0] / radius[:, :, 0]).sum(axis=1))
+    return np.concatenate(made)
+
+
+def _standard(values: Array, fitted: int, most: float = CLIP) -> Array:
     mean, deviation = values[:fitted].mean(axis=0), values[:fitted].std(axis=0)
     z = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
-    return np.asarray(np.clip(z, -CLIP, CLIP))
+    return np.asarray(np.clip(z, -most, most))
 
 
 BASELINES: dict[str, Callable[[Array, int], Array]] = {

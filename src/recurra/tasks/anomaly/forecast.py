@@ -40,7 +40,7 @@ class ForecastHead:
     weights are the named numbers that `network.learn_weights` returns.
     """
 
-    threshold = 1.15
+    threshold = 1.7
     holds = False
 
     def __init__(self, weights: Mapping[str, Array]) -> None:

@@ -13,16 +13,25 @@ from recurra.data.catalogue import locate
 from recurra.data.recipe import Recipe
 from recurra.errors import ConfigError, DataError
 from recurra.report.results import make_outcome, make_result
-from recurra.tasks.anomaly.baselines import BASELINES, filled, mean_max_z, own_alarms
+from recurra.tasks.anomaly.baselines import (
+    BASELINES,
+    filled,
+    frozen_memory,
+    mean_max_z,
+    own_alarms,
+)
 from recurra.tasks.anomaly.detector import AnomalyDetector
 from recurra.tasks.anomaly.evaluation import OURS, Scored, mean_metrics
 from recurra.tasks.anomaly.fitted import TASK
+from recurra.tasks.anomaly.forecast import ForecastHead
+from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.labelled import READERS, Labelled
 from recurra.tasks.anomaly.lanes import Array
 from recurra.tasks.anomaly.nab import NabFile, NabScorer, Swept, read_nab, windowed_gaussian
 from recurra.tasks.anomaly.nab_trial import SPLITS, NabTrials, Trial
 from recurra.tasks.anomaly.settings import AnomalySettings, CheckedModel
 from recurra.tasks.anomaly.table import Columns, Watched, WatchedSet
+from recurra.tasks.anomaly.watch import watch_series
 
 
 class AnomalySection(CheckedModel):
@@ -76,6 +85,7 @@ def _nab(dataset: str, seed: int) -> dict[str, Any]:
             for chosen, found in halves.items()
         ),
         make_result(f"{OURS}, own threshold", _named(fixed)),
+        make_result(f"{OURS}, forecaster", _named(_forecaster(trials, seed))),
         *_nab_baselines(files),
     ]
     rows = sum(len(file.values) for file in files)
@@ -89,6 +99,28 @@ def _nab(dataset: str, seed: int) -> dict[str, Any]:
     return outcome
 
 
+def _forecaster(trials: NabTrials, seed: int) -> dict[str, float]:
+    """The best scores of a forecaster that was trained on the first parts of all files."""
+    detector = AnomalyDetector(model="forecaster", seed=seed)
+    first = [_watched(file, file.probation) for file in trials.files]
+    whole = [_watched(file, len(file.values)) for file in trials.files]
+    watch = make_watch(detector.settings, 1, detector.train_network(first))
+    answers, _ = watch_series(
+        watch,
+        watch.initial_state(len(whole)),
+        [one.values for one in whole],
+        [one.clock for one in whole],
+    )
+    trial = Trial(threshold=watch.threshold)
+    detections = trials.detections(trial, [rows.surprise for rows in answers])
+    return {name: one.score for name, one in trials.scorer.sweep(detections).items()}
+
+
+def _watched(file: NabFile, rows: int) -> Watched:
+    at = np.arange(rows)
+    return Watched(file.name, file.times[:rows], file.values[:rows, None], at)
+
+
 def _labelled(section: AnomalySection) -> dict[str, Any]:
     """Each head and baseline on every series of a labelled set, scored after its first part."""
     started = clock.monotonic()
@@ -97,7 +129,10 @@ def _labelled(section: AnomalySection) -> dict[str, Any]:
     for number, head in enumerate(section.heads):
         name = OURS if number == 0 else f"{OURS}, {head} head"
         found[name] = [scored.metrics() for scored in watch_labelled(series, head)]
-    for name, baseline in {**BASELINES, "mean_max_z": mean_max_z}.items():
+    baselines = {**BASELINES, "mean_max_z": mean_max_z}
+    if series[0].train.shape[1] > 1:
+        baselines["frozen_memory"] = frozen_memory
+    for name, baseline in baselines.items():
         found[name] = [_score_baseline(one, baseline).metrics() for one in series]
     rows, labelled = (sum(int(f(one.labels)) for one in series) for f in (len, np.sum))
     channels = series[0].train.shape[1]
@@ -155,6 +190,8 @@ def _nab_notes(
         "one setting for all files, no labels; every score depends on rows up to its own",
         f"recurra: threshold swept as the benchmark does it ({at} for the three profiles), "
         "refractory time a fifth of the probation",
+        "forecaster: one network for all files, trained on their rows of probation; its threshold "
+        f"swept likewise, from {ForecastHead.threshold:g} on",
         f"own threshold: {Trial().threshold:g} with a refractory time of {refractory:g} rows, "
         f"fixed before; it finds {parts[:, 1].sum():.0f} of {trials.scorer.windows} windows and "
         f"raises {false} false alarms, {1000 * false / normal:.2f} in a thousand rows",

@@ -98,11 +98,15 @@ class AnomalyStepper:
 
     def step(self, states: States, inputs: Sequence[Seen]) -> tuple[list[Any], Refused]:
         """As `Stepper.step`."""
-        state = {name: states[name].copy() for name in self.record.names or ()}
+        state = {name: states[name] for name in self.record.names or ()}
+        in_place = len(self._fitted.columns.value) == 1
+        if not in_place:  # the lanes of one array need channels that lie side by side
+            state = {name: part.copy() for name, part in state.items()}
         values = np.concatenate([seen.values for seen in inputs])
         clock = np.concatenate([seen.clock for seen in inputs])
         rows = self._watch.step(state, values, clock)
-        self._write(states, state)
+        if not in_place:
+            self._write(states, state)
         return self._stream.answers(rows), {}
 
     def _write(self, states: States, state: State) -> None:

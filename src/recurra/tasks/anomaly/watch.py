@@ -134,8 +134,9 @@ class Watch:
         With `relearn`, T must be 1.
         """
         steps, series, channels = values.shape
+        # Views, whose writes go to the state; of one channel also where series lie apart in memory.
         lanes = {
-            name: array.reshape(series * channels, *array.shape[2:])
+            name: array[:, 0] if channels == 1 else array.reshape(-1, *array.shape[2:])
             for name, array in state.items()
             if name not in _OF_SERIES
         }

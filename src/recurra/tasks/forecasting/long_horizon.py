@@ -190,8 +190,13 @@ def linear_scores(
             score(split, _linear(split, weight), (horizon,), 1, EVERY)["mse"] for weight in each
         ]
         best = each[int(np.argmin(tried))]
-        metrics |= score(split, _linear(split, best), (horizon,))
+        metrics |= _of_horizon(score(split, _linear(split, best), (horizon,)), horizon)
     return with_means(metrics, horizons)
+
+
+def _of_horizon(metrics: Mapping[str, float], horizon: int) -> dict[str, float]:
+    """The metrics without the means over the horizons, of which there is one."""
+    return {name: metrics[name] for name in (f"mse_{horizon}", f"mae_{horizon}")}
 
 
 def with_means(metrics: Mapping[str, float], horizons: Sequence[int]) -> dict[str, float]:
@@ -228,7 +233,7 @@ def run(
             forecaster = Forecaster(**{**given, "horizon": horizon})
             forecaster.fit(known, time=section.time, target=targets)
             forecast = fitted_forecast(forecaster.fitted, split)
-            metrics |= score(split, forecast, (horizon,))
+            metrics |= _of_horizon(score(split, forecast, (horizon,)), horizon)
             fitted.setdefault(entry.name, []).append(forecaster.fitted)
         rows.append(make_result(f"{OURS}, {entry.name}", with_means(metrics, section.horizons)))
     for context in section.linear:

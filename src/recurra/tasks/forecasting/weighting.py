@@ -23,11 +23,16 @@ from recurra.tasks.forecasting.metrics import mase_scale, quantile_loss
 
 Array = npt.NDArray[np.float64]
 ROUNDS = 20
+MOST_VALUES = 50_000_000
+"""Forecast values that are held at once, all networks together: 400 MB."""
 
 
 def with_weights(fitted: Fitted, series: Sequence[Series], kept: Sequence[int]) -> Fitted:
     """The fitted ensemble with weights from the windows in the last `kept` rows of each series."""
     number, row = held_out_origins(series, kept, fitted.settings.horizon)
+    size = len(fitted.networks) * len(fitted.schema.target) * fitted.settings.horizon
+    every = -(-len(number) * size * len(fitted.settings.quantile_levels) // MOST_VALUES)
+    number, row = number[::every], row[::every]
     actual = actual_after(series, number, row, fitted.settings.horizon)
     each = np.stack(list(fitted.each_quantiles(series, number, row)))
     season = fitted.settings.season

@@ -19,6 +19,7 @@ from recurra.decoding.ctc import frames_needed
 from recurra.errors import DataError
 from recurra.runs import explained
 from recurra.tasks.speech.settings import SpeechSettings
+from recurra.tasks.speech.spelling import Spelling, unit_of
 
 SILENT = 1e-3
 """Largest sample, of full scale 1, of a recording that counts as silence: -60 dB."""
@@ -93,20 +94,11 @@ class Store:
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def find_alphabet(recordings: Sequence[Recording]) -> str:
-    """Every character of the transcripts, the commonest first."""
-    counts: dict[str, int] = {}
-    for recording in recordings:
-        for character in recording.text:
-            counts[character] = counts.get(character, 0) + 1
-    return "".join(sorted(counts, key=lambda character: (-counts[character], character)))
-
-
 def fill(
     recordings: Sequence[Recording],
     files: AudioFiles,
     settings: SpeechSettings,
-    alphabet: str,
+    spelling: Spelling,
     *,
     speeds: Sequence[float],
     folder: Path | None = None,
@@ -118,17 +110,16 @@ def fill(
 
     Raises: MissingExtraError without the packages, RunError when the disk is full.
     """
-    labels = {character: number for number, character in enumerate(alphabet, start=1)}
     digest = hashlib.sha256()
     store = Store(settings.bins)
     where = folder or Path(tempfile.gettempdir())
     with explained(where, "write"), tempfile.TemporaryFile(dir=where) as file:
         for recording in recordings:
-            sound, problems = examine(recording, files, settings, labels)
+            sound, problems = examine(recording, files, settings, spelling)
             store.findings += problems
             if sound is None:
                 continue
-            encoded = tuple(labels[character] for character in recording.text)
+            encoded = spelling.encode(recording.text)
             needed = frames_needed(encoded) * settings.stacked
             begins: list[int] = []
             frames: list[int] = []
@@ -152,7 +143,7 @@ def fill(
 
 
 def examine(
-    recording: Recording, files: AudioFiles, settings: SpeechSettings, labels: dict[str, int]
+    recording: Recording, files: AudioFiles, settings: SpeechSettings, spelling: Spelling
 ) -> tuple[Samples | None, list[Finding]]:
     """(the samples, None when they cannot be used; what is wrong with the recording)."""
     try:
@@ -161,7 +152,7 @@ def examine(
         return None, [Finding(recording.row, recording.name, str(error).rstrip("."), True)]
     problems = [
         Finding(recording.row, recording.name, problem, fatal)
-        for problem, fatal in _problems(recording.text, sound, settings, labels)
+        for problem, fatal in _problems(recording.text, sound, settings, spelling)
     ]
     is_usable = not any(problem.fatal for problem in problems)
     return (sound.samples if is_usable else None), problems
@@ -218,7 +209,7 @@ def refuse(store: Store, source: str, count: int, skip_bad: bool) -> None:
 
 
 def _problems(
-    text: str, sound: Sound, settings: SpeechSettings, labels: dict[str, int]
+    text: str, sound: Sound, settings: SpeechSettings, spelling: Spelling
 ) -> Iterator[tuple[str, bool]]:
     if sound.peak < SILENT:
         yield f"is silent: its largest sample is {sound.peak:.2g} of full scale", True
@@ -227,16 +218,17 @@ def _problems(
     if not text:
         yield "has no transcript", True
         return
-    strange = "".join(dict.fromkeys(c for c in text if c not in labels))
-    if strange:
+    if strange := spelling.strange(text):
         yield f"has characters outside the alphabet: {strange!r}", True
         return
-    needed = frames_needed([labels[character] for character in text])
+    labels = spelling.encode(text)
+    needed = frames_needed(labels)
     steps = frames_of(len(sound.samples), sound.sample_rate) // settings.stacked
     if steps < needed:
         yield (
             f"is too short for its text: {sound.seconds:.2f} s are {steps} steps of the network, "
-            f"and {len(text)} characters need {needed}, one each and one between two equal ones",
+            f"and {len(labels)} {unit_of(settings)} need {needed}, one each and one between two "
+            "equal ones",
             True,
         )
 

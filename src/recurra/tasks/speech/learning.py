@@ -19,7 +19,6 @@ from recurra.tasks.speech.examples import (
     Finding,
     Store,
     fill,
-    find_alphabet,
     read_noises,
     refuse,
 )
@@ -27,6 +26,7 @@ from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.fitting import SpeechTask, make_network
 from recurra.tasks.speech.network import SpeechNetwork
 from recurra.tasks.speech.settings import TRAINING, Design, SpeechSettings, decide
+from recurra.tasks.speech.spelling import find_spelling, unit_of
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.settings import TrainingSettings
@@ -113,13 +113,13 @@ def plan(
             f"{len(noises)} recordings of noise are given, and noise_db does not say how loud they "
             "are. Set it, as noise_db=[5, 30]: the sound is so many dB above the noise."
         )
-    alphabet = settings.alphabet or find_alphabet(source.recordings)
-    if not alphabet:
+    spelling = find_spelling(source.recordings, settings)
+    if spelling is None:
         raise DataError(f"no recording of {source.name} has a transcript; expected texts.")
     source, valid_source = _hold_out(source, valid_source, settings.validation)
     speeds = (1.0, *(speed for speed in dict.fromkeys(settings.speeds) if speed != 1))
     train_store = fill(
-        source.recordings, source.files, settings, alphabet, speeds=speeds, folder=folder
+        source.recordings, source.files, settings, spelling, speeds=speeds, folder=folder
     )
     refuse(train_store, source.name, len(source.recordings), skip_bad)
     valid_store = None
@@ -128,12 +128,12 @@ def plan(
             valid_source.recordings,
             valid_source.files,
             settings,
-            alphabet,
+            spelling,
             speeds=(1.0,),
             folder=folder,
         )
         refuse(valid_store, valid_source.name, len(valid_source.recordings), skip_bad)
-    design = decide(settings, alphabet)
+    design = decide(settings, spelling.pieces)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(design)
@@ -149,7 +149,7 @@ def plan(
         network,
         train_store,
         valid_store,
-        _notes(design, network, train_store, valid_store),
+        _notes(design, network, train_store, valid_store, unit_of(settings)),
         tuple(findings),
         tuple(noises),
         noise_digest,
@@ -224,7 +224,7 @@ def _explain_blanks(share: float, steps: int, training: TrainingSettings) -> str
 
 
 def _notes(
-    design: Design, network: SpeechNetwork, train_store: Store, valid_store: Store | None
+    design: Design, network: SpeechNetwork, train_store: Store, valid_store: Store | None, unit: str
 ) -> tuple[str, ...]:
     parameters = sum(p.numel() for p in network.parameters())
     kind = "streaming" if design.streaming else "bidirectional"
@@ -233,7 +233,7 @@ def _notes(
         ahead = f", looks {1000 * design.steps_ahead * design.step_s:.0f} ms ahead"
     notes = [
         f"{len(train_store.examples)} recordings, {train_store.seconds / 60:.1f} minutes, "
-        f"{len(design.alphabet)} characters",
+        f"{len(design.alphabet)} {unit}",
         f"{kind}: {design.num_layers} × {design.cell} of {design.hidden_size} units, "
         f"{parameters} parameters{ahead}",
     ]

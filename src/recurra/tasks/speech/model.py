@@ -44,6 +44,8 @@ class Transcriber:
     cell, hidden_size, num_layers, dropout
                       the network; see `network.py`. hidden_size None: 256, streaming 384
     alphabet          the characters it may write; None for those of the training transcripts
+    subwords          write pieces of words instead of characters: so many, found in the training
+                      transcripts; for longer steps (stacked) and larger data
     batch_size        recordings in an update
     speeds            further speeds that recordings are heard at in training
     gain_db           training makes recordings up to so much louder or softer
@@ -89,6 +91,7 @@ class Transcriber:
         num_layers: int = 3,
         dropout: float = 0.3,
         alphabet: str | None = None,
+        subwords: int | None = None,
         batch_size: int = 16,
         speeds: Sequence[float] = (0.9, 1.0, 1.1),
         gain_db: float = 6.0,

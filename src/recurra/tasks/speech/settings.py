@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recurra.data.logmel import FRAMES_PER_S
 from recurra.errors import invalid_settings
@@ -50,6 +50,7 @@ class SpeechSettings(CheckedModel):
     num_layers: int = Field(default=3, ge=1, le=64)
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
     alphabet: str | None = Field(default=None, min_length=1, max_length=20_000)
+    subwords: int | None = Field(default=None, ge=2, le=20_000)
     batch_size: int = Field(default=16, ge=1)
     speeds: tuple[float, ...] = Field(default=(0.9, 1.0, 1.1), min_length=1, max_length=16)
     gain_db: float = Field(default=6.0, ge=0.0, le=60.0)
@@ -88,6 +89,12 @@ class SpeechSettings(CheckedModel):
             raise ValueError("each character once")
         return alphabet
 
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.alphabet is not None and self.subwords is not None:
+            raise ValueError("alphabet and subwords are both given; subwords find their own")
+        return self
+
     @property
     def steps_ahead(self) -> int:
         """Steps of the future that a streaming network waits for, at most `look_ahead_ms`."""
@@ -104,7 +111,8 @@ class SpeechSettings(CheckedModel):
 class Design(CheckedModel):
     """The network and what it hears, every value decided: all that a run needs to be used.
 
-    alphabet   the characters in the order of their labels, which begin at 1; 0 is the blank
+    alphabet   the characters, or subwords, in the order of their labels, which begin at 1; 0 is the
+               blank
     """
 
     sample_rate: int = Field(ge=4000, le=48_000, multiple_of=FRAMES_PER_S)
@@ -116,23 +124,19 @@ class Design(CheckedModel):
     dropout: float = Field(ge=0.0, lt=1.0)
     streaming: bool
     steps_ahead: int = Field(ge=0, le=500)
-    alphabet: str = Field(min_length=1)
+    alphabet: str | tuple[str, ...] = Field(min_length=1)
 
     @property
     def step_s(self) -> float:
         """Seconds from one answer of the network to the next."""
         return self.stacked / FRAMES_PER_S
 
-    def encode(self, text: str) -> list[int]:
-        """The labels of a text; every character must be in the alphabet."""
-        return [self.alphabet.index(character) + 1 for character in text]
-
     def decode(self, labels: Any) -> str:
         """The text of labels."""
         return "".join(self.alphabet[int(label) - 1] for label in labels)
 
 
-def decide(settings: SpeechSettings, alphabet: str) -> Design:
+def decide(settings: SpeechSettings, alphabet: str | tuple[str, ...]) -> Design:
     """The design that these settings and this alphabet give."""
     return Design(
         sample_rate=settings.sample_rate,

@@ -92,7 +92,10 @@ class SpeechStream:
     def _hear(self, samples: Samples, *, ending: bool) -> list[Heard]:
         assert self._network is not None
         features = self._fitted.normalise(self._features.push(samples))
-        found = self._read(log_softmax(self._network.push(features)))
+        log_probs = log_softmax(self._network.push(features))
+        if not len(log_probs) and not ending:  # most often, where pieces are short
+            return []
+        found = self._read(log_probs)
         if ending:
             found += self._read(log_softmax(self._network.finish()))
             found += self._close()
@@ -119,7 +122,7 @@ class SpeechStream:
         if not emissions:
             return []
         design = self._fitted.design
-        self._is_open = design.decode([emissions[-1].token]) != " "
+        self._is_open = not design.decode([emissions[-1].token]).endswith(" ")
         transcript = make_transcript(emissions, design)
         return [Heard(True, transcript, continues)] if transcript.text else []
 
@@ -127,7 +130,7 @@ class SpeechStream:
         emissions = self._decoder.emissions
         if not self._is_open or not emissions:
             return False
-        return self._fitted.design.decode([emissions[0].token]) != " "
+        return not self._fitted.design.decode([emissions[0].token]).startswith(" ")
 
 
 def _checked(samples: Any) -> Samples:

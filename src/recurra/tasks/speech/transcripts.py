@@ -48,22 +48,24 @@ class Transcript:
 def make_transcript(emissions: Sequence[Emission], design: Design) -> Transcript:
     """The transcript of a sequence of labels; words are what stands between blanks."""
     words: list[Word] = []
-    waiting: list[Emission] = []
+    word, said_by = "", list[Emission]()  # the open word, and the labels that said some of it
     for emission in emissions:
-        if design.decode([emission.token]) != " ":
-            waiting.append(emission)
-        elif waiting:
-            words.append(_word(waiting, design))
-            waiting = []
-    if waiting:
-        words.append(_word(waiting, design))
-    return Transcript(" ".join(word.text for word in words), tuple(words))
+        for character in design.decode([emission.token]):
+            if character != " ":
+                word += character
+                said_by.append(emission)
+            elif word:
+                words.append(_word(word, said_by, design))
+                word, said_by = "", []
+    if word:
+        words.append(_word(word, said_by, design))
+    return Transcript(" ".join(one.text for one in words), tuple(words))
 
 
-def _word(emissions: Sequence[Emission], design: Design) -> Word:
+def _word(text: str, said_by: Sequence[Emission], design: Design) -> Word:
     return Word(
-        design.decode([one.token for one in emissions]),
-        round(emissions[0].start * design.step_s, 3),
-        round(emissions[-1].end * design.step_s, 3),
-        sum(one.confidence for one in emissions) / len(emissions),
+        text,
+        round(said_by[0].start * design.step_s, 3),
+        round(said_by[-1].end * design.step_s, 3),
+        sum(one.confidence for one in said_by) / len(said_by),
     )
