@@ -6,22 +6,25 @@ import pytest
 from recurra.tasks.anomaly.segment import MEMORY, SegmentHead, unexplained
 
 
-def test_the_yardstick_is_the_most_of_training_and_then_follows_slowly() -> None:
-    """q fades to no less than what comes while learning, and later goes up to what lasts."""
+def test_the_yardstick_is_the_most_of_training_and_fades_only_there() -> None:
     head = SegmentHead(1)
     state = head.initial_state(2)
     state["most"][:] = 1.0
     rows = int(MEMORY)
-    learns = np.stack([np.arange(rows) < 10, np.zeros(rows, bool)], axis=1)
-    strange = np.full((rows, 2), 2.0)
-    ratio = head._against_most(state, strange, learns)
-    assert state["most"][0] == pytest.approx(state["smooth"][0], rel=0.05)
-    assert state["most"][1] == pytest.approx(2 - np.exp(-1), abs=0.01)
-    assert ratio[100, 1] > 1.9
-    assert ratio[-1, 1] == pytest.approx(2 / (2 - np.exp(-1)), abs=0.01)
-    quiet = head._against_most(state, np.zeros((200, 2)), np.zeros((200, 2), bool))
-    assert quiet[-1].max() < 1e-9
-    assert state["most"][1] == pytest.approx(2 - np.exp(-1), abs=0.01)  # nothing is forgotten
+    learns = np.stack([np.ones(rows, bool), np.zeros(rows, bool)], axis=1)
+    ratio = head._against_most(state, np.full((rows, 2), 0.5), learns)
+    assert state["most"].tolist() == [pytest.approx(0.5, rel=1e-3), 1.0]
+    assert ratio[-1].tolist() == [pytest.approx(1.0, rel=1e-3), pytest.approx(0.5)]
+    head._against_most(state, np.full((50, 2), 2.0), learns[:50])
+    assert state["most"].tolist() == [pytest.approx(2.0, rel=1e-3), 1.0]
+
+
+def test_no_channel_hides_the_others_however_far_it_is() -> None:
+    head = SegmentHead(3)
+    one = head.join(np.array([[1e9, 1.0, 1.0], [1.0, 1.0, 1.0], [np.nan, 3.0, np.nan]]))
+    assert one[0] < 11.5 * one[1]
+    assert one[2] == 3 * one[1]
+    assert np.isnan(head.join(np.array([[np.nan, np.nan, np.nan]]))[0])
 
 
 def test_what_is_not_explained_is_what_the_components_leave() -> None:

@@ -3,17 +3,15 @@
 Two experts for each channel, whose evidence l is smoothed and held against the most of training:
 
     memory   l = ln(1 + d / r)      d: distance of the state from the memory, r: the memory's radius
-    joint    l = |z − V Vᵀ z|       V: principal components of all channels, 90 % of the variance
+    joint    l = |u − V Vᵀ u|       V: principal components of all channels, 90 % of the variance
     e ← e + (l − e) / τ      q ← max(e, q (1 − 1/4000)) while learning      g = e / q
 
-A lane learns its first rows, as many as training had; then scale, memory and V stay as they are, so
-a strange stretch stays strange. q still follows an e above it, by 1/4000 of the difference a row:
-what lasts for days becomes the new normal, or nothing would be seen beside it. g is about 1 when a
-channel is as strange as it was once in 4,000 rows of training, which is 3.6 in −log10. The surprise
-of a series is 3.6 times the root mean square of its channels' g, so one channel far beyond all that
-it has shown is enough, and several add up. With several channels g² is that of the joint expert and
-a tenth of the memory's; with one there is the memory alone. V is found anew whenever the rows
-learned have doubled.
+A lane learns its first rows, as many as training had; then scale, memory, V and q stay as they are,
+so a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in
+4,000 rows of training, which is 3.6 in −log10; u = asinh(z) grows without bound, but not so fast
+that one channel hides all others. With several channels g² is that of the joint expert and a tenth
+of the memory's; with one there is the memory alone. The surprise of a series is 3.6 times the mean
+of its channels' g. V is found anew whenever the rows learned have doubled.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ FIRST = 256
 """Rows after which the components are found first; they are used once there are twice as many."""
 RARE = float(np.log10(MEMORY))
 _LEAST, _JOINT_LEAST = 0.05, 0.1
-_SHARE, _CLIP, _MOST = 0.9, 10.0, 30.0
+_SHARE, _MOST = 0.9, 30.0
 _PART = 0.1  # of the memory's g², where there is a joint expert
 
 
@@ -98,7 +96,7 @@ class SegmentHead:
         ratio = self._against_most(state, strange, learns)
         state["seen"] += len(x)
         drifted = (np.abs(means[1:, :, 2]) > DRIFT) & (seen >= TAUS[2])
-        return Answer(ratio, *answered, np.minimum(np.maximum(z, -_CLIP), _CLIP), drifted)
+        return Answer(ratio, *answered, u, drifted)
 
     def _against_most(self, state: State, strange: Array, learns: Flags) -> Array:
         """g (T, L) of the memories."""
@@ -107,10 +105,11 @@ class SegmentHead:
         for t, row in enumerate(strange):
             smooth += (row - smooth) / SMOOTH
             np.divide(smooth, most, out=ratio[t])
-            _follow(most, smooth, learns[t], _LEAST)
+            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _LEAST)
+            most[...] = np.where(learns[t], np.maximum(smooth, faded), most)
         return ratio
 
-    def together(self, lanes: State, ratio: Array, z: Array, known: Flags) -> Array:
+    def together(self, lanes: State, ratio: Array, u: Array, known: Flags) -> Array:
         """g (T, S, C) of each channel after its lanes were run, with the joint expert's part."""
         if self.channels == 1:
             return ratio
@@ -119,32 +118,33 @@ class SegmentHead:
         seen += lanes["seen"].reshape(known.shape[1:]) - seen[-1]
         still = seen <= lanes["learning"].reshape(known.shape[1:])
         joint, found = np.empty(ratio.shape), np.empty((*ratio.shape[:2], 1), bool)
-        z = np.where(known, z, 0.0)
+        u = np.where(known, u, 0.0)
         for t in range(len(ratio)):
-            joint[t], found[t] = self._joint(lanes, z[t], np.any(still[t], axis=1), known[t])
+            joint[t], found[t] = self._joint(lanes, u[t], np.any(still[t], axis=1), known[t])
         both = np.sqrt(joint**2 + _PART * np.nan_to_num(ratio) ** 2)
         return np.where(known, np.where(found, both, ratio), np.nan)
 
-    def _joint(self, lanes: State, z: Array, learns: Flags, known: Flags) -> tuple[Array, Flags]:
+    def _joint(self, lanes: State, u: Array, learns: Flags, known: Flags) -> tuple[Array, Flags]:
         """The joint expert's g (S, C) of one row, and whether it is there yet (S, 1)."""
-        rest = lanes["rest"].reshape(len(z), self.channels, self.channels)
+        rest = lanes["rest"].reshape(len(u), self.channels, self.channels)
         # Multiplied and added up by hand: a matrix product's bits depend on how many there are.
-        away = np.abs(np.add.reduce(rest * z[:, None, :], axis=2))
-        smooth, most = (lanes[f"joint_{name}"].reshape(z.shape) for name in ("smooth", "most"))
+        away = np.abs(np.add.reduce(rest * u[:, None, :], axis=2))
+        smooth, most = (lanes[f"joint_{name}"].reshape(u.shape) for name in ("smooth", "most"))
         smooth += (away - smooth) / JOINT_SMOOTH
         joint = smooth / most
-        found = lanes["joint_rows"].reshape(z.shape)[:, :1] >= 2 * FIRST
-        _follow(most, smooth, learns[:, None], _JOINT_LEAST)
+        found = lanes["joint_rows"].reshape(u.shape)[:, :1] >= 2 * FIRST
         if learns.any():
-            self._learn_joint(lanes, z, np.flatnonzero(learns & known.any(axis=1)))
+            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _JOINT_LEAST)
+            most[learns] = np.maximum(smooth, faded)[learns]
+            self._learn_joint(lanes, u, np.flatnonzero(learns & known.any(axis=1)))
         return joint, found
 
-    def _learn_joint(self, lanes: State, z: Array, series: Whole) -> None:
-        """Take in z (S, C) of some series; when their rows have doubled, find the components."""
-        square = (len(z), self.channels, self.channels)
+    def _learn_joint(self, lanes: State, u: Array, series: Whole) -> None:
+        """Take in u (S, C) of some series; when their rows have doubled, find the components."""
+        square = (len(u), self.channels, self.channels)
         products, rest = lanes["products"].reshape(square), lanes["rest"].reshape(square)
-        rows = lanes["joint_rows"].reshape(len(z), self.channels)
-        products[series] += z[series, :, None] * z[series, None, :]
+        rows = lanes["joint_rows"].reshape(len(u), self.channels)
+        products[series] += u[series, :, None] * u[series, None, :]
         rows[series] += 1
         for n in series:
             count = int(rows[n, 0])
@@ -152,17 +152,11 @@ class SegmentHead:
                 rest[n] = unexplained(products[n] / count)
 
     def join(self, surprise: Array) -> Array:
-        """Surprise (...,) of g (..., C), NaN where there is none: root mean square, in −log10."""
+        """Surprise (...,) of g (..., C), NaN where there is none: their mean, in −log10."""
         known = np.isfinite(surprise)
-        squares = np.minimum(np.where(known, surprise, 0.0), _MOST) ** 2
-        mean = np.add.reduce(squares, axis=-1) / np.maximum(known.sum(axis=-1), 1)
-        return np.where(known.any(axis=-1), RARE * np.sqrt(mean), np.nan)
-
-
-def _follow(most: Array, smooth: Array, learns: Flags, least: float) -> None:
-    """q after a row: the most of training, fading; after training slowly up to what lasts."""
-    fading = np.maximum(smooth, np.maximum(most * (1.0 - 1.0 / MEMORY), least))
-    most[...] = np.where(learns, fading, most + np.maximum(smooth - most, 0.0) / MEMORY)
+        held = np.minimum(np.where(known, surprise, 0.0), _MOST)
+        mean = np.add.reduce(held, axis=-1) / np.maximum(known.sum(axis=-1), 1)
+        return np.where(known.any(axis=-1), RARE * mean, np.nan)
 
 
 def unexplained(moments: Array) -> Array:
