@@ -65,15 +65,15 @@ def _row(what: str, took: list[float]) -> dict[str, object]:
 
 
 def page(result: dict) -> str:
+    weights, ahead_ms = result["parameters"], result["ahead_ms"]
     lines = [
         "# speech stream",
         "",
-        f"A streaming transcriber of {result['parameters']:,} weights (3 × LSTM of 448 units) on",
-        "one thread: features, network and greedy decoding. rtf is seconds of the processor for a",
-        f"second of sound, aimed at {LIMIT} or less; then the processor's milliseconds for a piece,",
-        "the median and the 99 % quantile. A character waits for",
-        f"{result['ahead_ms']} ms of the future,",
-        "a window of 25 ms and the end of its step of 30 ms, whatever the processor.",
+        f"A streaming transcriber of {weights:,} weights (3 × LSTM of 448 units) on one thread:",
+        "features, network and greedy decoding. rtf is seconds of the processor for a second of",
+        f"sound, aimed at {LIMIT} or less; then the processor's milliseconds for a piece, median",
+        "and 99 % quantile. Whatever the processor, a character waits for",
+        f"{ahead_ms} ms of the future, a window of 25 ms and the end of its step of 30 ms.",
         "",
         "| | rtf | ms a piece | 99 % |",
         "|---|---:|---:|---:|",

@@ -81,7 +81,7 @@ def check_forecast(made: Any, frame: pl.DataFrame) -> None:
         assert [(time - ends[name]).days for time in times] == [1, 2, 3]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     frame=frames(),
     past=st.booleans(),

@@ -157,6 +157,7 @@ class NetworkStream:
     def __init__(self, network: SpeechNetwork) -> None:
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
         self._frames = torch.zeros(1, 0, self._network.entry.in_features // network.stacked)
+        self._nothing = torch.zeros(0, self._network.head.out_features)
         self._stages = [_BlockStream(block) for block in self._network.blocks]  # type: ignore[arg-type]
 
     @torch.no_grad()
@@ -165,6 +166,8 @@ class NetworkStream:
         waiting = torch.cat([self._frames, frames[None]], 1)
         whole = waiting.shape[1] // self._network.stacked * self._network.stacked
         self._frames = waiting[:, whole:]
+        if not whole:
+            return self._nothing
         return self._run(self._network.enter(waiting[:, :whole]), ending=False)
 
     @torch.no_grad()

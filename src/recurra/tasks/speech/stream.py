@@ -92,7 +92,10 @@ class SpeechStream:
     def _hear(self, samples: Samples, *, ending: bool) -> list[Heard]:
         assert self._network is not None
         features = self._fitted.normalise(self._features.push(samples))
-        found = self._read(log_softmax(self._network.push(features)))
+        log_probs = log_softmax(self._network.push(features))
+        if not len(log_probs) and not ending:  # most often, where pieces are short
+            return []
+        found = self._read(log_probs)
         if ending:
             found += self._read(log_softmax(self._network.finish()))
             found += self._close()

@@ -126,7 +126,8 @@ def score(said: Sequence[str], references: Sequence[str], tokenize: str | None =
     Raises: MissingExtraError without sacrebleu.
     """
     metrics = _sacrebleu()
-    bleu, chrf = metrics.BLEU(tokenize=tokenize or "13a"), metrics.CHRF()
+    # `force` keeps it from warning that sentences which are said to be tokenised look so.
+    bleu, chrf = metrics.BLEU(tokenize=tokenize or "13a", force=tokenize == "none"), metrics.CHRF()
     values = [metric.corpus_score(list(said), [list(references)]).score for metric in (bleu, chrf)]
     signatures = (
         f"BLEU {bleu.get_signature().format()}",
