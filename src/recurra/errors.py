@@ -99,7 +99,7 @@ def invalid_settings(kind: str, problems: Iterable[Any], valid: Iterable[str]) -
         if problem["type"] == "extra_forbidden":
             parts.append(unknown(f"{kind} setting", name, names))
         elif not name:
-            parts.append(problem["msg"].removeprefix("Value error, ") + ".")
+            parts.append(problem["msg"].removeprefix("Value error, ").rstrip(".") + ".")
         else:
             wanted = problem["msg"].removeprefix("Input should be ")
             parts.append(f"{kind} setting {name}={problem['input']!r}: expected {wanted}.")

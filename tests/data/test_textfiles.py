@@ -30,7 +30,10 @@ def test_a_text_is_the_same_in_any_pieces_and_packing(tmp_path: Path, name: str,
 def test_bad_bytes_are_named_with_their_offset(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("é".encode() + b"ok\xff\xfe rest")
-    with pytest.raises(DataError, match=r"a\.txt is not UTF-8: the bytes ff.* at offset 4 .*byte"):
+    hint = r"Convert it to UTF-8; a language model may read it as bytes \(--tokens byte\)\."
+    with pytest.raises(
+        DataError, match=rf"a\.txt is not UTF-8: the bytes ff.* at offset 4 .*{hint}"
+    ):
         list(read_text(path, size))
 
 

@@ -112,7 +112,7 @@ def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _explain(path: Path, data: bytes, offset: int, error: UnicodeDecodeError) -> str:
     at = offset + error.start
     shown = data[error.start : error.start + 4].hex(" ")
-    hint = "Convert it to UTF-8, or read it as bytes (--tokens byte)."
+    hint = "Convert it to UTF-8; a language model may read it as bytes (--tokens byte)."
     if at == 0 and data.startswith(_BOMS):
         hint = "It looks like UTF-16: convert it to UTF-8."
     return f"{path} is not UTF-8: the bytes {shown} at offset {at} are no text. {hint}"

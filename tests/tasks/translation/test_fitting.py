@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recurra.errors import DataError
+from recurra import Translator
+from recurra.errors import ConfigError, DataError
 from recurra.tasks.translation.batches import collate, cut, order_of_epoch
 from recurra.tasks.translation.fitting import Corpus, TranslationTask, all_log_probs
 from recurra.tasks.translation.learning import plan, split_pairs
@@ -161,3 +162,8 @@ def test_copies_of_a_source_are_kept_on_one_side() -> None:
     assert not set(learned.source) & set(kept.source)
     with pytest.raises(DataError, match="1 distinct source sentence; expected at least 2"):
         split_pairs(Pairs(("a", "a"), ("b", "c")), 0.4, 0)
+
+
+def test_an_unknown_cell_is_refused_in_a_sentence_with_one_end() -> None:
+    with pytest.raises(ConfigError, match=r"unknown cell 'foo'\. Valid: .*'slstm'\.$"):
+        Translator(cell="foo")
