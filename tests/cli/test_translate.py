@@ -121,6 +121,15 @@ def test_predict_writes_a_line_for_each_line(
     assert recurra("translate", "predict", run, folder / "a.en", "--out", out).status == 1
 
 
+def test_predict_refuses_what_would_be_ignored(recurra: Recurra, run: Path, folder: Path) -> None:
+    done = recurra("translate", "predict", run, folder / "a.en", "--text", "dog")
+    assert (done.status, done.out) == (2, "")
+    assert f"--text and the file {folder / 'a.en'} are both given" in done.err
+    done = recurra("translate", "predict", run, "--text", "dog", "--temperature", 1, "--count", 2)
+    assert (done.status, done.out) == (2, "")
+    assert "--count 2 has no meaning with --temperature, which draws one translation" in done.err
+
+
 def test_predict_takes_prefixes_ensembles_draws_and_long_lines(recurra: Recurra, run: Path) -> None:
     begun = recurra("translate", "predict", run, "--text", SOURCES[0], "--prefix", "viele vogel")
     assert begun.out.startswith("viele vogel ")

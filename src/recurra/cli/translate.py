@@ -196,7 +196,9 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    file: Annotated[str, typer.Argument(help="Lines of text; - for stdin.")] = "-",
+    file: Annotated[
+        str | None, typer.Argument(help="Lines of text; - for stdin [default: -].")
+    ] = None,
     text: Annotated[
         str | None, typer.Option("--text", help="Translate this text instead of a file.")
     ] = None,
@@ -230,11 +232,19 @@ def predict(
     """
     from recurra.cli.files import TABLES, check_writable, write_frame
     from recurra.cli.output import print_json
+    from recurra.errors import ConfigError
     from recurra.tasks.translation.model import Translator
 
     check_writable("--out", out, TABLES, force)
+    if text is not None and file is not None:
+        raise ConfigError(f"--text and the file {file} are both given; expected one of them.")
+    if temperature is not None and count is not None:
+        raise ConfigError(
+            f"--count {count} has no meaning with --temperature, which draws one translation of "
+            "each line; leave one of them out, or draw again with another --seed."
+        )
     model = Translator.load(run)
-    lines = [text] if text is not None else _read_lines(file)
+    lines = [text] if text is not None else _read_lines(file or "-")
     found, notes = model.translate_all(
         lines,
         beam_size=max(beam, count or 1),
@@ -278,7 +288,7 @@ def stream(
     length_penalty: Penalty = 1.0,
     coverage: Coverage = 0.0,
 ) -> None:
-    """Answer each line on stdin with its translation: text in, JSON lines out.
+    """Answer each line on stdin that is not empty with its translation: text in, JSON lines out.
 
     \b
     Example:

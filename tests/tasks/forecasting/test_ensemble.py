@@ -50,6 +50,7 @@ def test_weights_come_from_the_rows_kept_and_are_saved_and_streamed(tmp_path: Pa
     assert sum(weights) == pytest.approx(1.0)
     assert weights[0] > 0.5
     assert any(note.startswith("weights of the networks") for note in together.fitted.notes)
+    assert not any("the mean of" in note for note in together.fitted.notes)
     alone = [
         fitted_on(frame.head(60), **{**usual, "ensemble": 1, **one, "seed": 1000 * n})
         for n, one in enumerate(each)
@@ -71,6 +72,8 @@ def test_weights_come_from_the_rows_kept_and_are_saved_and_streamed(tmp_path: Pa
 def test_weights_without_rows_to_choose_them_by_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"weights='validation' needs rows .* weights='equal'"):
         fitted_on(several((60,)), ensemble=2, weights="validation", validation=0.0)
+    with pytest.raises(ConfigError, match=r"weights='validation' has nothing to weigh with one"):
+        Forecaster(horizon=3, weights="validation")
 
 
 def test_weights_of_a_run_must_be_shares_of_its_networks(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = 
         made.append(member)
         kept_rows = kept_rows or kept
         notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
-    if len(each) > 1:
+    if len(each) > 1 and settings.weights == "equal":
         notes.append(f"the mean of {len(each)} networks")
     if settings.weights == "validation" and not any(kept_rows):
         raise ConfigError(
@@ -176,7 +176,7 @@ def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = 
             "calibrate=True needs rows that are kept from training, and there are none: the series "
             "are too short, or validation is 0. Leave it out, or call calibrate with newer rows."
         )
-    weigh = settings.weights == "validation" and len(made) > 1
+    weigh = settings.weights == "validation"
     return Plan(
         table, schema, tuple(made), tuple(notes), tuple(kept_rows), weigh, settings.calibrate
     )

@@ -294,6 +294,16 @@ class ForecasterSettings(CheckedModel):
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
 
+    @model_validator(mode="after")
+    def _check_weights(self) -> ForecasterSettings:
+        count = self.ensemble if isinstance(self.ensemble, int) else len(self.ensemble)
+        if self.weights == "validation" and count == 1:
+            raise ValueError(
+                "weights='validation' has nothing to weigh with one network; expected an ensemble "
+                "of two or more, as in ensemble=3, or weights='equal'"
+            )
+        return self
+
 
 def check_ensemble(
     value: int | Sequence[Mapping[str, Any]],
@@ -326,7 +336,7 @@ def members(settings: ForecasterSettings) -> tuple[ForecasterSettings, ...]:
     each = ({},) * ensemble if isinstance(ensemble, int) else ensemble
     made = []
     for number, different in enumerate(each):
-        values = {**settings.model_dump(), **different, "ensemble": 1}
+        values = {**settings.model_dump(), **different, "ensemble": 1, "weights": "equal"}
         values["seed"] = settings.seed + SEEDS_APART * number
         values["training"] = {**settings.training, **different.get("training", {})}
         if different.get("steps") is not None:
