@@ -20,7 +20,7 @@ from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
 MAX_DRAWN_ORIGINS = 64
-"""Of these where a forecast is drawn path by path, at a hundred times the cost."""
+"""Of these where a forecast is drawn as many paths, row by row."""
 
 
 @dataclass(frozen=True)

@@ -328,8 +328,9 @@ class Forecaster:
         """`count` scenario paths for each series: what may come, step for step together.
 
         Each step has the quantiles that `predict` gives, and steps and targets move together as
-        they did in held-out windows; see `dependence.py`. With model="autoregressive" each row is
-        drawn from what the path came to before it; see `autoregressive.py`. `data` as in `predict`.
+        they did in held-out windows; see `dependence.py`. With model="autoregressive" in all
+        networks, and no calibration, each row is drawn from what the path came to before it; see
+        `autoregressive.py`. `data` as in `predict`.
 
         Returns a long frame of the kind of `data`: series, time, target, sample, step, value.
         """
