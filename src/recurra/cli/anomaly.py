@@ -79,7 +79,8 @@ def train(
       recurra anomaly train cpu.csv --time t --value cpu --out runs/cpu
 
     No labels are needed. Every row of the table is watched with what the rows before it have shown,
-    so the alarms counted here are those that a stream would have raised.
+    so the alarms counted here are those that a stream would have raised (the segment head knows the
+    scale of the whole table).
     """
     from recurra.cli.options import merge_settings, split_names
     from recurra.cli.output import print_json
