@@ -10,7 +10,7 @@ import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
 from recurra.cli.parameters import Config, Force, Json
-from recurra.cli.streams import Key, Seq, Store
+from recurra.cli.streams import From, Key, Seq, Store, To
 
 HELP = """Watch time series for anomalies: train, evaluate, predict, stream.
 
@@ -230,6 +230,8 @@ def stream(
     store: Store = None,
     key: Key = None,
     seq: Seq = None,
+    from_: From = None,
+    to: To = None,
 ) -> None:
     """Answer each row on stdin with its surprise: JSON lines in, JSON lines out.
 
@@ -247,10 +249,13 @@ def stream(
     by its time or --seq, gets the same answer if it was the last one of its series, or
     "duplicate": true. Without --store and --seq, rows count as they come. Ctrl-C answers what has
     been read, and ends.
+
+    --from and --to take the rows from a topic of an MQTT broker, and publish the answers under one:
+    see docs/streams.md.
     """
     from recurra.cli.streams import run_stream
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
     detector = AnomalyDetector.load(run)
     stepper = detector.stepper(table, key=key, seq=seq, timed=store is not None)
-    run_stream(stepper, stepper.read, store)
+    run_stream(stepper, stepper.read, store, from_, to)
