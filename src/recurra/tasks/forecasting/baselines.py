@@ -57,7 +57,7 @@ def _spread(history: Array, lag: int, levels: Sequence[float]) -> Array:
     if len(error) < 2:
         return np.zeros(len(levels))
     *quantiles, median = np.quantile(error, [*levels, 0.5])
-    return np.array(quantiles) - median
+    return np.asarray(quantiles) - float(median)
 
 
 def naive_quantiles(
