@@ -75,8 +75,8 @@ class Forecaster:
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
     loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
-                    series, "balanced" between these two, or by the two measures of "competition"s;
-                    see `losses.py`
+                    series, "balanced" between these two, by the two measures of "competition"s, or
+                    "huber" for a point forecast judged by its squares; see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
     level           rows whose mean is a window's level; a season, or the last row alone when None
