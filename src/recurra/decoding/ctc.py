@@ -115,8 +115,8 @@ class Scorer(Protocol):
 _NOTHING = Worth(0.0)
 
 
-# Keys are polynomials in the tokens modulo a prime of 127 bits: that two sequences which a beam ever
-# meets have the same is less likely than 1e-25.
+# Keys are polynomials in the tokens modulo a prime of 127 bits: that two sequences which a beam
+# ever meets have the same one is less likely than 1e-25.
 _BASE, _PRIME = 0x9E3779B97F4A7C15F39CC0605CEDC835, (1 << 127) - 1
 
 
