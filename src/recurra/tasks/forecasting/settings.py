@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from recurra.errors import ConfigError, invalid_settings, unknown
+from recurra.checked import CheckedSettings
+from recurra.errors import ConfigError, unknown
 from recurra.nn.quantile import check_quantile_levels
 from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-Loss = Literal["scaled", "relative", "balanced", "competition"]
+Loss = Literal["scaled", "relative", "balanced", "competition", "huber"]
 Head = Literal["quantiles", "counts"]
 Design = Literal["forking", "segments", "autoregressive"]
 Weights = Literal["equal", "validation"]
@@ -55,20 +56,10 @@ ONLY_WHY = {
 }
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of forecasting, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("forecaster", error.errors(), fields) from None
+    about = "forecaster"
 
 
 class ModelSettings(CheckedModel):
@@ -293,6 +284,15 @@ class ForecasterSettings(CheckedModel):
     @classmethod
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> ForecasterSettings:
+        if self.loss == "huber" and self.quantile_levels != (0.5,):
+            raise ValueError(
+                "loss='huber' makes one point forecast and no quantiles; expected "
+                f"quantile_levels=[0.5], not {list(self.quantile_levels)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_weights(self) -> ForecasterSettings:
