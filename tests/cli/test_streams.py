@@ -117,6 +117,20 @@ def test_lines_of_stdin_are_answered_under_a_topic(
     assert list(given) == [200, 201, 202]
 
 
+def test_a_store_is_a_file_or_an_address(recurra: Recurra, watched: Path, tmp_path: Path) -> None:
+    pytest.importorskip("redis", reason="needs redis: pip install 'recurra[redis]'")
+    words = ("anomaly", "stream", watched / "run", "--store")
+    done = recurra(*words, "redis://127.0.0.1:9", stdin=b"")
+    assert (done.status, "cannot open redis://127.0.0.1:9:" in done.err) == (1, True)
+    done = recurra(*words, "redis://127.0.0.1:9/x", stdin=b"")
+    assert (done.status, "'redis://127.0.0.1:9/x' is no address of a store" in done.err) == (
+        2,
+        True,
+    )
+    assert recurra(*words, tmp_path / "s.db", stdin=lines(watched)[0]).status == 0
+    assert (tmp_path / "s.db").is_file()
+
+
 def test_an_address_is_checked_before_anything_is_read(recurra: Recurra, watched: Path) -> None:
     done = recurra("anomaly", "stream", watched / "run", "--from", "http://hall/t")
     assert (done.status, "'http://hall/t' is no address of a topic" in done.err) == (2, True)

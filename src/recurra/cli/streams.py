@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from recurra.streaming.mqtt import Address
     from recurra.streaming.session import LineSession, Reader
     from recurra.streaming.stepper import Stepper
+    from recurra.streaming.store import Store as Kept
 
 Store = Annotated[
-    Path | None,
-    typer.Option(help="File that keeps the states, so that a restart goes on where it was."),
+    str | None,
+    typer.Option(
+        help="File that keeps the states, so that a restart goes on where it was; or redis://HOST.",
+        metavar="FILE",
+    ),
 ]
 Key = Annotated[str | None, typer.Option(help="Column that names the stream of a line.")]
 Seq = Annotated[
@@ -37,7 +41,7 @@ To = Annotated[
 def run_stream(
     stepper: Stepper,
     read: Reader,
-    store: Path | None,
+    store: str | None,
     source: str | None = None,
     sink: str | None = None,
 ) -> None:
@@ -48,10 +52,9 @@ def run_stream(
     """
     from recurra.streaming.engine import StreamEngine
     from recurra.streaming.session import LineSession
-    from recurra.streaming.sqlite import SQLiteStore
 
     addresses = _address(source, store), _address(sink, store)
-    engine = StreamEngine(stepper, None if store is None else SQLiteStore(store))
+    engine = StreamEngine(stepper, None if store is None else _store(store))
     session = LineSession(engine, read)
     try:
         ended = _serve(session, *addresses)
@@ -67,7 +70,15 @@ def run_stream(
         raise typer.Exit(1)
 
 
-def _address(text: str | None, store: Path | None) -> Address | None:
+def _store(text: str) -> Kept:
+    """The store of a path or an address. Raises: ConfigError for a wrong address."""
+    from recurra.streaming.redis import RedisStore, is_redis
+    from recurra.streaming.sqlite import SQLiteStore
+
+    return RedisStore(text) if is_redis(text) else SQLiteStore(text)
+
+
+def _address(text: str | None, store: str | None) -> Address | None:
     """The address of a topic; with a store it has a name that the broker knows again."""
     if text is None:
         return None
@@ -76,7 +87,8 @@ def _address(text: str | None, store: Path | None) -> Address | None:
     address = read_address(text)
     if store is None or address.client is not None:
         return address
-    mark = hashlib.sha256(f"{address} {store.resolve()}".encode()).hexdigest()
+    place = store if "://" in store else Path(store).resolve()
+    mark = hashlib.sha256(f"{address} {place}".encode()).hexdigest()
     return address._replace(client=f"recurra-{mark[:15]}")  # 23 signs, which every broker takes
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recurra.streaming.mqtt import MqttSource as MqttSource
     from recurra.streaming.mqtt import read_address as read_address
     from recurra.streaming.queue import EventQueue as EventQueue
+    from recurra.streaming.redis import RedisStore as RedisStore
     from recurra.streaming.session import Event as Event
     from recurra.streaming.session import LineSession as LineSession
     from recurra.streaming.session import serve as serve
@@ -33,6 +34,7 @@ _PUBLIC = {
     "MemoryStore": "store",
     "MqttSink": "mqtt",
     "MqttSource": "mqtt",
+    "RedisStore": "redis",
     "SQLiteStore": "sqlite",
     "StackStepper": "stack",
     "Stepper": "stepper",
@@ -51,6 +53,7 @@ __all__ = [
     "MemoryStore",
     "MqttSink",
     "MqttSource",
+    "RedisStore",
     "SQLiteStore",
     "StackStepper",
     "Stepper",
