@@ -100,7 +100,7 @@ def test_the_same_seed_trains_the_same_weights(table: pl.DataFrame) -> None:
 
 
 def test_what_cannot_be_trained_is_refused(table: pl.DataFrame) -> None:
-    with pytest.raises(DataError, match="there are 150 values to learn from, .* at least 200"):
+    with pytest.raises(DataError, match=r"there are 150 values to learn from, .* at least 200"):
         AnomalyDetector(model="forecaster").fit(table[:150])
     with pytest.raises(ConfigError, match="head='segment' and model='forecaster' do not go"):
         AnomalyDetector(model="forecaster", head="segment")
