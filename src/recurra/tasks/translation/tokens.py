@@ -140,4 +140,7 @@ def lengths(several: Sequence[Ids]) -> np.ndarray[tuple[int], np.dtype[np.int64]
 def _from_json(side: Any) -> Tokenizer:
     if not isinstance(side, dict) or side.keys() != {"kind", "vocabulary"}:
         raise ValueError("a side has not the keys kind, vocabulary")
-    return find_kind(str(side["kind"])).from_json(side["vocabulary"])
+    made = find_kind(str(side["kind"])).from_json(side["vocabulary"])
+    if made.end_id == made.unk_id:
+        raise ValueError("a side has no token for the end of a line")
+    return made
