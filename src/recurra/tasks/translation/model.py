@@ -28,7 +28,7 @@ from recurra.tasks.translation.settings import Tokens, TranslationSettings
 from recurra.tasks.translation.stream import TranslationStream
 from recurra.tasks.translation.translate import Translation, check_same_tokens, translate
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 
 class Translator:
@@ -164,12 +164,7 @@ class Translator:
             run.check_free(force=force, resume=resume)
         kept = valid if valid is None or isinstance(valid, Pairs) else read_pairs(*valid)
         chosen = plan(_pairs(source, target), kept, self.settings)
-        if resume and run is not None:
-            check_same_fit(run, chosen.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen.settings, trained_on(chosen))
+        run = begin_run(run, chosen.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run)
