@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tests.tasks.speech.tones import TINY, pairs, write_table
 
+from recurra import Transcriber
 from recurra.data import catalogue
 from recurra.data.datasets import DATASETS, Dataset
-from recurra.data.recipe import Recipe, find_recipe
+from recurra.data.recipe import Recipe, find_recipe, list_recipes
 from recurra.errors import DataError
 from recurra.tasks.speech.reproduce import read_section, reproduce, run_folder, training_rows
 
@@ -81,13 +82,26 @@ def test_a_wrong_section_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         reproduce(recipe(tmp_path, monkeypatch, valid_row=3), 0)
 
 
-def test_an4_is_split_as_others_have_split_it(data_file: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("name", ["an4", "an4-streaming"])
+def test_an4_is_split_as_others_have_split_it(name: str, data_file: Callable[[str], Path]) -> None:
     """The 100 development recordings of ESPnet have 591 words and 1,915 characters."""
     data_file("speech/an4/an4-train.tsv")
-    an4 = find_recipe("an4")
+    an4 = find_recipe(name)
     train, valid = training_rows(read_section(an4), catalogue.locate("an4"))
     assert (len(train), len(valid)) == (848, 100)
     assert sum(len(row.text.split()) for row in valid) == 591
     assert sum(len(row.text) for row in valid) == 1915
     assert not {row.audio for row in valid} & {row.audio for row in train}
     assert valid[0].audio == "fash/an251-fash-b.flac"
+
+
+def test_the_settings_of_the_recipes_are_those_of_transcribers() -> None:
+    made = {}
+    for name in list_recipes():
+        if (found := find_recipe(name)).task == "speech":
+            made[name] = Transcriber.from_settings(read_section(found).settings).settings
+    assert made.keys() == {"an4", "an4-streaming", "spoken-digits"}
+    streaming = made["an4-streaming"]
+    assert streaming.streaming
+    assert not made["an4"].streaming
+    assert 0 < streaming.steps_ahead * streaming.stacked * 10 <= 320  # ms
