@@ -45,20 +45,32 @@ Root = Annotated[
 Skip = Annotated[bool, typer.Option("--skip-bad", help="Leave out recordings that cannot be used.")]
 Beam = Annotated[
     int | None,
-    typer.Option(min=1, help="The likeliest text that a beam of N finds [default: greedy]."),
+    typer.Option(
+        min=1,
+        help="The likeliest text that a beam of N finds [default: greedy; 16 where one of the "
+        "options below needs a beam].",
+    ),
 ]
-
 Language = Annotated[
     Path | None,
-    typer.Option(help="ARPA file of words, or a run of `recurra lm train`; searches with a beam."),
+    typer.Option(help="ARPA file of words, or run folder of `recurra lm train`."),
 ]
-Weight = Annotated[float, typer.Option(help="What the language model's log p counts.")]
-Bonus = Annotated[float, typer.Option(help="Nats for each word, beside a language model.")]
+Weight = Annotated[
+    float | None, typer.Option(help="What the language model's log p counts [default: 0.5].")
+]
+Bonus = Annotated[
+    float | None, typer.Option(help="Nats for each word, beside a language model [default: 1].")
+]
 HotWord = Annotated[
     list[str] | None,
-    typer.Option(help="Word or phrase that is likely to be said; may be repeated."),
+    typer.Option(
+        help="Word or phrase that is likely to be said, written as the model writes it; may be "
+        "repeated."
+    ),
 ]
-HotBoost = Annotated[float, typer.Option(help="Nats for each character of a hot word.")]
+HotBoost = Annotated[
+    float | None, typer.Option(help="Nats for each character of a hot word [default: 1].")
+]
 
 
 @app.command()
@@ -161,11 +173,11 @@ def evaluate(
     text: Text = "text",
     audio_root: Root = None,
     beam: Beam = None,
-    language: Language = None,
-    language_weight: Weight = 0.5,
-    word_bonus: Bonus = 1.0,
+    language_model: Language = None,
+    language_weight: Weight = None,
+    word_bonus: Bonus = None,
     hot_word: HotWord = None,
-    hot_boost: HotBoost = 1.0,
+    hot_boost: HotBoost = None,
     skip_bad: Skip = False,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +203,7 @@ def evaluate(
         text=text,
         audio_root=audio_root,
         skip_bad=skip_bad,
-        **_search(beam, language, language_weight, word_bonus, hot_word, hot_boost),
+        **_search(beam, language_model, language_weight, word_bonus, hot_word, hot_boost),
     )
     outcome = make_outcome(
         "speech",
@@ -211,11 +223,11 @@ def predict(
     run: Run,
     recordings: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG.")],
     beam: Beam = None,
-    language: Language = None,
-    language_weight: Weight = 0.5,
-    word_bonus: Bonus = 1.0,
+    language_model: Language = None,
+    language_weight: Weight = None,
+    word_bonus: Bonus = None,
     hot_word: HotWord = None,
-    hot_boost: HotBoost = 1.0,
+    hot_boost: HotBoost = None,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings: a line for each.
@@ -223,6 +235,7 @@ def predict(
     \b
     Example:
       recurra speech predict runs/speech a.wav b.flac
+      recurra speech predict runs/speech a.wav --language-model words.arpa --hot-word PITTSBURGH
 
     --json prints one object with the words, when each was said, and how sure the model is (0 to 1).
     """
@@ -232,9 +245,10 @@ def predict(
 
     for path in recordings:
         if not path.is_file():
-            raise DataError(f"{path} is not there; expected an audio file.")
+            state = "is a folder" if path.is_dir() else "is not there"
+            raise DataError(f"{path} {state}; expected an audio file.")
     model = Transcriber.load(run)
-    search = _search(beam, language, language_weight, word_bonus, hot_word, hot_boost)
+    search = _search(beam, language_model, language_weight, word_bonus, hot_word, hot_boost)
     found = []
     for path, transcript in zip(recordings, model.transcripts(recordings, **search), strict=True):
         if not as_json:
@@ -287,26 +301,34 @@ def stream(
 
 def _search(
     beam: int | None,
-    language: Path | None,
-    language_weight: float,
-    word_bonus: float,
+    language_model: Path | None,
+    language_weight: float | None,
+    word_bonus: float | None,
     hot_words: list[str] | None,
-    hot_boost: float,
+    hot_boost: float | None,
 ) -> dict[str, Any]:
-    """The options of a search; a folder is a run of a language model."""
-    model: Any = language
-    if language is not None and language.is_dir():
+    """The options of a search that were given; a folder is a run of a language model."""
+    from recurra.errors import DataError
+
+    model: Any = language_model
+    if language_model is not None and language_model.is_dir():
         from recurra.tasks.language.model import LanguageModel
 
-        model = LanguageModel.load(language)
-    return {
+        model = LanguageModel.load(language_model)
+    elif language_model is not None and not language_model.exists():
+        raise DataError(
+            f"--language-model {language_model} is not there; expected an ARPA file of words, or "
+            "the run folder of a language model (`recurra lm train`)."
+        )
+    options = {
         "beam_size": beam,
         "language_model": model,
         "language_weight": language_weight,
         "word_bonus": word_bonus,
-        "hot_words": hot_words or (),
+        "hot_words": hot_words or None,
         "hot_boost": hot_boost,
     }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _tell(heard: list[Heard], final_only: bool) -> None:
