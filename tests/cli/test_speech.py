@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from tests.cli.conftest import Recurra, leave
+from tests.data.test_microphone import FakeDevice
 from tests.tasks.speech.tones import RATE, pairs, say, write_table
 
 from recurra import Transcriber
@@ -124,6 +127,25 @@ def test_stream_says_what_predict_says(recurra: Recurra, speech: Path, tmp_path:
     assert [json.loads(line)["text"] for line in done.out.splitlines()] == [wanted]
     done = recurra("speech", "stream", speech / "run", stdin=raw[:-1])
     assert (done.status, "ends with 1 byte(s)" in done.err) == (1, True)
+
+
+def test_a_microphone_is_heard_until_ctrl_c(
+    recurra: Recurra, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = say("A C B")
+    device = FakeDevice(sound, then=lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    wanted = Transcriber.load(speech / "run").predict([sound])[0].text
+    assert wanted
+    done = recurra("speech", "stream", speech / "run", "--microphone")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["text"] for line in lines if line["final"]] == [wanted]
+    assert "listening; Ctrl-C ends it" in done.err
+    assert device.closed
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    done = recurra("speech", "stream", speech / "run", "--microphone", "--rate", 8000)
+    assert (done.status, "a microphone has its own" in done.err) == (2, True)
 
 
 def test_wrong_usage_is_told(recurra: Recurra, speech: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from recurra.cli.parameters import (
 )
 
 if TYPE_CHECKING:
+    from recurra.tasks.speech.model import Transcriber
     from recurra.tasks.speech.stream import Heard
 
 HELP = """Speech recognition: train on recordings and transcripts, evaluate, transcribe, stream.
@@ -261,6 +262,9 @@ def predict(
 @app.command()
 def stream(
     run: Run,
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help="Hear the default microphone instead of stdin.")
+    ] = False,
     rate: Annotated[
         int | None,
         typer.Option(help="Sample rate of raw sound [default: the model's]; WAV says its own."),
@@ -272,21 +276,32 @@ def stream(
         bool, typer.Option("--final-only", help="Leave out what may still change.")
     ] = False,
 ) -> None:
-    """Transcribe sound on stdin while it goes on: audio in, JSON lines out.
+    """Transcribe sound while it goes on, on stdin or from a microphone: JSON lines out.
 
     \b
     Example:
       ffmpeg -i talk.mp3 -f s16le -ac 1 -ar 16000 - | recurra speech stream runs/speech
       recurra speech stream runs/speech < talk.wav
+      recurra speech stream runs/speech --microphone
 
-    Sound is raw (signed 16 bits, little-endian, one channel) or WAV. Lines with "final": false tell
-    what was heard so far since the last pause; "final": true will not change any more. The final
-    texts are those of `predict`, in whatever pieces the sound comes.
+    Sound on stdin is raw (signed 16 bits, little-endian, one channel) or WAV. A microphone, which
+    needs the extra `microphone`, is heard until Ctrl-C. Lines with "final": false tell what was
+    heard so far since the last pause; "final": true will not change any more. The final texts are
+    those of `predict`, in whatever pieces the sound comes.
     """
     from recurra.data.pcm import read_sound
+    from recurra.errors import ConfigError
     from recurra.tasks.speech.model import Transcriber
 
+    if microphone and rate is not None:
+        raise ConfigError(
+            f"--rate {rate} tells the rate of raw sound on stdin, and a microphone has its own. "
+            "Leave it out."
+        )
     model = Transcriber.load(run)
+    if microphone:
+        _hear_microphone(model, pause, final_only)
+        return
     sample_rate, pieces = read_sound(sys.stdin.buffer, rate or model.fitted.design.sample_rate)
     session = model.stream(sample_rate=sample_rate, pause_s=pause)
     try:
@@ -296,6 +311,26 @@ def stream(
         _tell(session.finish(), final_only)
         typer.echo("stopped; what was heard is transcribed", err=True)
         raise typer.Exit(130) from None
+    _tell(session.finish(), final_only)
+
+
+def _hear_microphone(model: Transcriber, pause_s: float, final_only: bool) -> None:
+    """Transcribe what the microphone hears until Ctrl-C, which makes the last text final."""
+    from recurra.data.microphone import Microphone
+    from recurra.training.interrupt import InterruptWatch
+
+    microphone = Microphone(model.fitted.design.sample_rate)
+    session = model.stream(sample_rate=microphone.sample_rate, pause_s=pause_s)
+    with InterruptWatch("the microphone is off") as watch, microphone:
+        typer.echo("listening; Ctrl-C ends it", err=True)
+        lost_s = 0.0
+        for samples in microphone:
+            _tell(session.push(samples), final_only)
+            if microphone.lost_s > lost_s:
+                lost_s = microphone.lost_s
+                typer.echo(f"too slow: {lost_s:.1f} s of sound were lost so far", err=True)
+            if watch.requested:
+                microphone.stop()
     _tell(session.finish(), final_only)
 
 
