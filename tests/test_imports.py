@@ -23,7 +23,7 @@ FLOORS = (
     ("nn",),
     ("kernels",),
     ("cells", "_core"),
-    ("runs",),
+    ("runs", "checked"),
     ("errors",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -27,12 +27,12 @@ def test_a_text_is_the_same_in_any_pieces_and_packing(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_bad_bytes_are_named_with_their_offset(tmp_path: Path, size: int) -> None:
+def test_bad_bytes_are_named_with_their_offset_and_line(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes("é".encode() + b"ok\xff\xfe rest")
+    path.write_bytes("é\n\n".encode() + b"ok\xff\xfe\n rest")
     hint = r"Convert it to UTF-8; a language model may read it as bytes \(--tokens byte\)\."
     with pytest.raises(
-        DataError, match=rf"a\.txt is not UTF-8: the bytes ff.* at offset 4 .*{hint}"
+        DataError, match=rf"a\.txt is not UTF-8: the bytes ff.* at offset 6, line 3, .*{hint}"
     ):
         list(read_text(path, size))
 
@@ -40,7 +40,7 @@ def test_bad_bytes_are_named_with_their_offset(tmp_path: Path, size: int) -> Non
 def test_a_character_that_is_cut_off_at_the_end_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc\xe2\x82")
-    with pytest.raises(DataError, match="the bytes e2 82 at offset 3"):
+    with pytest.raises(DataError, match="the bytes e2 82 at offset 3, line 1"):
         list(read_text(path))
 
 

@@ -1,7 +1,8 @@
 """Text as subwords: byte-pair encoding by the package tokenizers (extra `language`).
 
 Source: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword
-units", over bytes as in Radford et al. 2019, so that nothing is unknown.
+units", over bytes as in Radford et al. 2019, so that nothing is unknown. The package learns unigram
+subwords too, but with other ones each time, as its hash tables are ordered by chance.
 """
 
 from __future__ import annotations

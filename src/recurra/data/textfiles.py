@@ -44,10 +44,10 @@ def read_bytes(path: Path, size: int = PIECE) -> Iterator[bytes]:
 def read_text(path: Path, size: int = PIECE) -> Iterator[str]:
     """The text of a UTF-8 file, piece by piece, exactly as it is but for a byte order mark.
 
-    Raises: DataError as `read_bytes`, and for bytes that are no UTF-8, with their offset in the
-    (unpacked) file.
+    Raises: DataError as `read_bytes`, and for bytes that are no UTF-8, with their offset and
+    line in the (unpacked) file.
     """
-    rest, offset = b"", 0
+    rest, offset, line = b"", 0, 1
     for piece in _with_end(read_bytes(path, size)):
         data = rest + piece
         if offset == 0 and data.startswith(codecs.BOM_UTF8):
@@ -55,8 +55,8 @@ def read_text(path: Path, size: int = PIECE) -> Iterator[str]:
         try:
             text, used = codecs.utf_8_decode(data, "strict", not piece)
         except UnicodeDecodeError as error:
-            raise DataError(_explain(path, data, offset, error)) from error
-        rest, offset = data[used:], offset + used
+            raise DataError(_explain(path, data, offset, line, error)) from error
+        rest, offset, line = data[used:], offset + used, line + text.count("\n")
         if text:
             yield text
 
@@ -109,10 +109,12 @@ def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _explain(path: Path, data: bytes, offset: int, error: UnicodeDecodeError) -> str:
-    at = offset + error.start
+def _explain(path: Path, data: bytes, offset: int, line: int, error: UnicodeDecodeError) -> str:
+    at, line = offset + error.start, line + data.count(b"\n", 0, error.start)
     shown = data[error.start : error.start + 4].hex(" ")
     hint = "Convert it to UTF-8; a language model may read it as bytes (--tokens byte)."
     if at == 0 and data.startswith(_BOMS):
         hint = "It looks like UTF-16: convert it to UTF-8."
-    return f"{path} is not UTF-8: the bytes {shown} at offset {at} are no text. {hint}"
+    return (
+        f"{path} is not UTF-8: the bytes {shown} at offset {at}, line {line}, are no text. {hint}"
+    )

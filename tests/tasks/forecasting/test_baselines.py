@@ -39,6 +39,14 @@ def test_interval_holds_its_share_of_the_errors_it_was_made_from() -> None:
     assert (spread[:, 1] == 0).all()
 
 
+def test_interval_is_as_wide_as_the_history_changes_over_whole_seasons() -> None:
+    history = np.array([0.0, 10.0, 1.0, 13.0, NAN, 19.0, 9.0])
+    spread = baselines.error_quantiles(history, 5, 2, (0.0, 0.5, 1.0))
+    season = [-2.0, 0.0, 3.0]  # it changed by 1, 3 and 6 over a season
+    two = [-0.5, 0.0, 0.5]  # by 9 and 8 over two
+    assert spread.tolist() == [season, season, two, two, [0.0, 0.0, 0.0]]  # by 9 alone over three
+
+
 def test_ets_is_refused_with_a_reason() -> None:
     if importlib.util.find_spec("statsforecast") is None:
         assert "not installed" in str(baselines.why_no_ets([np.arange(50.0)], 1))

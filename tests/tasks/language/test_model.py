@@ -111,7 +111,7 @@ def test_a_run_is_not_overwritten_before_all_is_checked(run: Path, tmp_path: Pat
     bad.write_bytes(b"ab\xff" * 100)
     with pytest.raises(RunError, match="already holds files"):
         LanguageModel(**TINY).fit(write(tmp_path, "a.txt", TEXT), out=copy)
-    with pytest.raises(DataError, match=r"bad\.txt is not UTF-8: .* at offset 2 "):
+    with pytest.raises(DataError, match=r"bad\.txt is not UTF-8: .* at offset 2, line 1, "):
         LanguageModel(**TINY).fit(bad, out=copy, force=True)
     assert LanguageModel.load(copy).write(length=3) == LanguageModel.load(run).write(length=3)
 

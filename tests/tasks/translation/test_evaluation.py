@@ -35,6 +35,16 @@ def test_scores_are_those_of_sacrebleu(model: Translator) -> None:
     assert len(evaluation.ranked()) == 29
 
 
+def test_a_translator_that_has_not_learned_is_told_from_one_that_has(model: Translator) -> None:
+    sources = SOURCES[140:150]
+    assert not any(
+        "has not learned" in note for note in model.evaluate(sources, TARGETS[140:150]).notes
+    )
+    others = ["nichts davon kommt hier je vor"] * 10
+    notes = model.evaluate(sources, others).notes
+    assert any("BLEU 0.00" in note and "Train longer (--minutes" in note for note in notes)
+
+
 def test_the_tokenizer_is_chosen_and_checked(model: Translator) -> None:
     said, reference = ["a b c d!"], ["a b c d?"]
     assert score(said, reference, "none").bleu < score(said, reference).bleu

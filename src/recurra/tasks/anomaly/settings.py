@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from recurra.errors import invalid_settings
+from recurra.checked import CheckedSettings
 
 WARMING = 50
 """Rows of a lane before its surprise means anything."""
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of anomaly detection, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("anomaly", error.errors(), fields) from None
+    about = "anomaly"
 
 
 class AnomalySettings(CheckedModel):

@@ -45,15 +45,19 @@ def error_quantiles(history: Array, horizon: int, season: int, levels: Sequence[
 
     Centred so that the median is 0: the point forecast stays the baseline. 0 without enough rows.
     """
-    out = np.zeros((horizon, len(levels)))
-    for k in range(1, horizon + 1):
-        lag = season * (1 + (k - 1) // season)
-        if len(history) > lag + 1:
-            error = history[lag:] - history[:-lag]
-            error = error[np.isfinite(error)]
-            if len(error) >= 2:
-                out[k - 1] = np.quantile(error, levels) - np.quantile(error, 0.5)
-    return out
+    lags = season * (1 + np.arange(horizon) // season)
+    spread = {int(lag): _spread(history, int(lag), levels) for lag in np.unique(lags)}
+    return np.stack([spread[int(lag)] for lag in lags])
+
+
+def _spread(history: Array, lag: int, levels: Sequence[float]) -> Array:
+    """Quantiles (Q,) of the changes over `lag` rows, less their median."""
+    error = history[lag:] - history[:-lag]
+    error = error[np.isfinite(error)]
+    if len(error) < 2:
+        return np.zeros(len(levels))
+    *quantiles, median = np.quantile(error, [*levels, 0.5])
+    return np.asarray(quantiles) - float(median)
 
 
 def naive_quantiles(

@@ -25,11 +25,10 @@ from recurra.tasks.forecasting.frames import (
 )
 from recurra.tasks.forecasting.held_out import learn_calibration
 from recurra.tasks.forecasting.learning import (
-    check_same_fit,
     fine_tuning,
     learn,
-    note_fit,
     plan,
+    trained_on,
     training_settings,
 )
 from recurra.tasks.forecasting.reading import ROLES, Names, cut, read_new
@@ -54,6 +53,7 @@ from recurra.tasks.forecasting.updating import (
     update_states,
 )
 from recurra.training.loop import TrainingResult
+from recurra.training.same_fit import check_same_fit, note_fit
 
 
 class Forecaster:
@@ -269,11 +269,11 @@ class Forecaster:
         """Train on a table, from fresh weights or those of `start`."""
         chosen = plan(table, self.settings, start)
         if resume and out is not None:
-            check_same_fit(RunFolder(out), self.settings, table, start)
+            check_same_fit(RunFolder(out), self.settings, trained_on(table, start))
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         run = None if out is None else RunFolder.create(out, force=force, resume=resume)
         if run is not None:
-            note_fit(run, self.settings, table, start)
+            note_fit(run, self.settings, trained_on(table, start))
         self._fitted, self.result = learn(
             chosen, None if run is None else run.path, resume=resume, progress=self.progress
         )

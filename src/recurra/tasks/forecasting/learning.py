@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from recurra.data.series import Series, SeriesSet
-from recurra.errors import ConfigError, DataError, RunError
-from recurra.runs import RunFolder, read_json, write_json
+from recurra.errors import ConfigError, DataError
+from recurra.runs import RunFolder
 from recurra.tasks.forecasting.counts import check_counts, is_intermittent
 from recurra.tasks.forecasting.fitted import Fitted, make_network
 from recurra.tasks.forecasting.fitting import ForecastTask
@@ -33,6 +33,7 @@ from recurra.tasks.forecasting.settings import ForecasterSettings, ModelSettings
 from recurra.tasks.forecasting.weighting import with_weights
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
+from recurra.training.same_fit import Fingerprint
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
@@ -274,56 +275,21 @@ def _threads_for(model: ModelSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_same_fit(
-    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
-) -> None:
-    """Check that a resumed run goes on with the table and settings it began with, if it began.
-
-    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
-    """
-    path = run.checkpoints / "fit.json"
-    if not path.is_file():
-        return
-    before = read_json(path)
-    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
-    now, then = _comparable(settings), before["settings"]
-    changed = [
-        f"{name}={then.get(name)!r} (now {value!r})"
-        for name, value in now.items()
-        if then.get(name) != value
-    ]
-    if changed:
-        raise RunError(
-            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
-            "Use them, or start anew with --force."
-        )
-    if before.get("start") != _weights_fingerprint(start):
-        raise RunError(
-            f"{run.path} was trained from other weights; --resume needs the same ones. Begin from "
-            "the same run (--from), or start anew with --force."
-        )
-    if before.get("table") != _fingerprint(table):
-        raise RunError(
-            f"{run.path} was trained on other rows or columns; --resume needs the same table, "
-            "columns and --until. Use them, or start anew with --force."
-        )
-
-
-def note_fit(
-    run: RunFolder, settings: ForecasterSettings, table: SeriesSet, start: Fitted | None = None
-) -> None:
-    """Write down what a run is trained on, for `check_same_fit`."""
-    now = {
-        "settings": _comparable(settings),
-        "table": _fingerprint(table),
-        "start": _weights_fingerprint(start),
-    }
-    write_json(run.checkpoints / "fit.json", now)
-
-
-def _comparable(settings: ForecasterSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"training"})
+def trained_on(table: SeriesSet, start: Fitted | None = None) -> tuple[Fingerprint, ...]:
+    """What a resumed run must be given again: the table, and the weights that it went on from."""
+    return (
+        Fingerprint(
+            "start",
+            _weights_fingerprint(start),
+            "from other weights; --resume needs the same ones. Begin from the same run (--from)",
+        ),
+        Fingerprint(
+            "table",
+            _fingerprint(table),
+            "on other rows or columns; --resume needs the same table, columns and --until. "
+            "Use them",
+        ),
+    )
 
 
 def _weights_fingerprint(start: Fitted | None) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from recurra.errors import ConfigError, invalid_settings, unknown
+from recurra.checked import CheckedSettings
+from recurra.errors import ConfigError, unknown
 from recurra.nn.quantile import check_quantile_levels
 from recurra.runs import MOST_MEMBERS
 
@@ -55,20 +56,10 @@ ONLY_WHY = {
 }
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of forecasting, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("forecaster", error.errors(), fields) from None
+    about = "forecaster"
 
 
 class ModelSettings(CheckedModel):

@@ -6,7 +6,6 @@ import time as clock
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from torch import Tensor
 from recurra.data.corpus import Corpus, read_corpus
 from recurra.data.textfiles import check_files
 from recurra.data.tokenizer import Tokenizer, train_tokenizer
-from recurra.errors import DataError, RunError
+from recurra.errors import DataError
 from recurra.nn.language import LanguageNetwork
-from recurra.runs import RunFolder, read_json, write_json
+from recurra.runs import RunFolder
 from recurra.tasks.language.fitted import Fitted, make_network
 from recurra.tasks.language.fitting import LanguageTask
 from recurra.tasks.language.samples import SampleLog
@@ -25,6 +24,7 @@ from recurra.training.bptt import StreamBatches
 from recurra.training.checkpoint import CheckpointFolder
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
+from recurra.training.same_fit import Fingerprint
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
@@ -219,40 +219,12 @@ def gradient_scale(network: LanguageNetwork, batches: StreamBatches) -> dict[str
     return {name: square.sqrt() for name, square in squares.items()}
 
 
-def check_same_fit(run: RunFolder, chosen: Plan, settings: LanguageSettings) -> None:
-    """Check that a resumed run goes on with the text and settings it began with, if it began.
-
-    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
-    """
-    path = run.checkpoints / "fit.json"
-    if not path.is_file():
-        return
-    before = read_json(path)
-    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
-    now, then = _comparable(settings), before["settings"]
-    changed = [
-        f"{name}={then.get(name)!r} (now {value!r})"
-        for name, value in now.items()
-        if then.get(name) != value
-    ]
-    if changed:
-        raise RunError(
-            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
-            "Use them, or start anew with --force."
-        )
-    if before.get("text") != chosen.fingerprint:
-        raise RunError(
-            f"{run.path} was trained on other text; --resume needs the same files in the same "
-            "order. Use them, or start anew with --force."
-        )
-
-
-def note_fit(run: RunFolder, chosen: Plan, settings: LanguageSettings) -> None:
-    """Write down what a run is trained on, for `check_same_fit`."""
-    now = {"settings": _comparable(settings), "text": chosen.fingerprint}
-    write_json(run.checkpoints / "fit.json", now)
-
-
-def _comparable(settings: LanguageSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"training"})
+def trained_on(chosen: Plan) -> tuple[Fingerprint, ...]:
+    """What a resumed run must be given again: the text."""
+    return (
+        Fingerprint(
+            "text",
+            chosen.fingerprint,
+            "on other text; --resume needs the same files in the same order. Use them",
+        ),
+    )

@@ -14,15 +14,15 @@ from recurra.tasks.language.adaptation import CacheSettings, DynamicSettings
 from recurra.tasks.language.evaluation import Evaluation, evaluate
 from recurra.tasks.language.fitted import TASK, Fitted
 from recurra.tasks.language.learning import (
-    check_same_fit,
     learn,
-    note_fit,
     plan,
+    trained_on,
     training_settings,
 )
 from recurra.tasks.language.settings import CellName, LanguageSettings, decide
 from recurra.tasks.language.text_stream import TextStream, check_length
 from recurra.training.loop import TrainingResult
+from recurra.training.same_fit import check_same_fit, note_fit
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -166,11 +166,11 @@ class LanguageModel:
         folder = run.path.parent if run is not None and run.path.parent.is_dir() else None
         chosen = plan(_paths(paths), _paths(valid), self.settings, folder)
         if resume and run is not None:
-            check_same_fit(run, chosen, self.settings)
+            check_same_fit(run, self.settings, trained_on(chosen))
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         if run is not None:
             run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen, self.settings)
+            note_fit(run, self.settings, trained_on(chosen))
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run, self.settings.model_dump(mode="json"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from recurra.checked import CheckedSettings
 from recurra.data.tokenizer import Kind
-from recurra.errors import ConfigError, invalid_settings, unknown
+from recurra.errors import ConfigError, unknown
 
 CellName = Literal[
     "lstm", "gru", "rnn", "ind-rnn", "lem", "min-gru", "min-lstm", "rg-lru", "lru", "slstm", "mlstm"
@@ -17,20 +18,10 @@ ADAPTIVE_FROM = 4000
 """Smallest vocabulary in order of frequency whose soft-max is in bands unless asked otherwise."""
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of language modelling, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("language", error.errors(), fields) from None
+    about = "language"
 
 
 class Design(CheckedModel):

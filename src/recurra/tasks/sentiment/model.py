@@ -16,16 +16,16 @@ from recurra.tasks.sentiment.evaluation import Evaluation, evaluate
 from recurra.tasks.sentiment.examples import read_examples
 from recurra.tasks.sentiment.fitted import TASK, Fitted
 from recurra.tasks.sentiment.learning import (
-    check_same_fit,
     learn,
-    note_fit,
     plan,
+    trained_on,
     training_settings,
 )
 from recurra.tasks.sentiment.pretrained import read_pretrained
 from recurra.tasks.sentiment.settings import Pooling, SentimentSettings
 from recurra.tasks.sentiment.stream import OpinionStream
 from recurra.training.loop import TrainingResult
+from recurra.training.same_fit import check_same_fit, note_fit
 
 
 class SentimentClassifier:
@@ -179,11 +179,11 @@ class SentimentClassifier:
             None if pretrain is None else read_pretrained(pretrain),
         )
         if resume and run is not None:
-            check_same_fit(run, chosen)
+            check_same_fit(run, chosen.settings, trained_on(chosen))
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         if run is not None:
             run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen)
+            note_fit(run, chosen.settings, trained_on(chosen))
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run)

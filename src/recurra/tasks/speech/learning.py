@@ -13,8 +13,8 @@ import torch
 from recurra.data.audio import AudioFiles
 from recurra.data.logmel import Features
 from recurra.data.recordings import Recording
-from recurra.errors import ConfigError, DataError, RunError
-from recurra.runs import RunFolder, read_json, write_json
+from recurra.errors import ConfigError, DataError
+from recurra.runs import RunFolder
 from recurra.tasks.speech.examples import (
     Finding,
     Store,
@@ -29,6 +29,7 @@ from recurra.tasks.speech.settings import TRAINING, Design, SpeechSettings, deci
 from recurra.tasks.speech.spelling import find_spelling, unit_of
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
+from recurra.training.same_fit import Fingerprint
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
@@ -247,40 +248,12 @@ def _notes(
     return tuple(notes)
 
 
-def check_same_fit(run: RunFolder, chosen: Plan, settings: SpeechSettings) -> None:
-    """Check that a resumed run goes on with the recordings and settings it began with.
-
-    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
-    """
-    path = run.checkpoints / "fit.json"
-    if not path.is_file():
-        return
-    before = read_json(path)
-    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
-    now, then = _comparable(settings), before["settings"]
-    changed = [
-        f"{name}={then.get(name)!r} (now {value!r})"
-        for name, value in now.items()
-        if then.get(name) != value
-    ]
-    if changed:
-        raise RunError(
-            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
-            "Use them, or start anew with --force."
-        )
-    if before.get("recordings") != chosen.fingerprint:
-        raise RunError(
-            f"{run.path} was trained on other recordings; --resume needs the same in the same "
-            "order. Use them, or start anew with --force."
-        )
-
-
-def note_fit(run: RunFolder, chosen: Plan, settings: SpeechSettings) -> None:
-    """Write down what a run is trained on, for `check_same_fit`."""
-    now = {"settings": _comparable(settings), "recordings": chosen.fingerprint}
-    write_json(run.checkpoints / "fit.json", now)
-
-
-def _comparable(settings: SpeechSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"training"})
+def trained_on(chosen: Plan) -> tuple[Fingerprint, ...]:
+    """What a resumed run must be given again: the recordings."""
+    return (
+        Fingerprint(
+            "recordings",
+            chosen.fingerprint,
+            "on other recordings; --resume needs the same in the same order. Use them",
+        ),
+    )

@@ -17,10 +17,9 @@ from recurra.tasks.speech.examples import Finding
 from recurra.tasks.speech.fitted import TASK, Fitted
 from recurra.tasks.speech.learning import (
     Source,
-    check_same_fit,
     learn,
-    note_fit,
     plan,
+    trained_on,
     training_settings,
 )
 from recurra.tasks.speech.search import Search
@@ -28,6 +27,7 @@ from recurra.tasks.speech.settings import CellName, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
 from recurra.training.loop import TrainingResult
+from recurra.training.same_fit import check_same_fit, note_fit
 
 Table = str | Path | Sequence[tuple[Any, str]]
 """A .csv, .tsv or .jsonl file, or pairs (audio, text): a path, or samples at the model's rate."""
@@ -192,11 +192,11 @@ class Transcriber:
         )
         self.findings = chosen.findings
         if resume and run is not None:
-            check_same_fit(run, chosen, self.settings)
+            check_same_fit(run, self.settings, trained_on(chosen))
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         if run is not None:
             run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen, self.settings)
+            note_fit(run, self.settings, trained_on(chosen))
         self._fitted, self.result = learn(
             chosen, self.settings, run, resume=resume, progress=self.progress
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from recurra.checked import CheckedSettings
 from recurra.data.logmel import FRAMES_PER_S
-from recurra.errors import invalid_settings
 
 CellName = Literal[
     "lstm", "gru", "rnn", "ind-rnn", "lem", "min-gru", "min-lstm", "rg-lru", "lru", "slstm", "mlstm"
@@ -21,20 +21,10 @@ TRAINING: dict[str, Any] = {
 """Settings of the training loop that a transcriber has of its own."""
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of speech recognition, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("speech", error.errors(), fields) from None
+    about = "speech"
 
 
 class SpeechSettings(CheckedModel):

@@ -17,6 +17,7 @@ OURS = "recurra"
 NAIVE = "source copied"
 SHOWN = 5
 """Best and worst sentences, and attention pictures, that are shown."""
+_LEARNED = 1.0  # BLEU below which hardly four words in a row are right
 _FEWEST_WORDS = 4  # below, one word decides whether a sentence is among the best or the worst
 
 
@@ -115,6 +116,12 @@ def evaluate(
     notes = [*pairs.notes, *notes, *ours.signatures]
     if cut:
         notes.append(f"{cut} translations did not end before their greatest length")
+    if ours.bleu < _LEARNED:
+        notes.append(
+            f"BLEU {ours.bleu:.2f}: hardly four words in a row are right, so it has not learned to "
+            "translate these sentences. Train longer (--minutes, --steps) or on more pairs, and "
+            "check that the files are aligned and in the right order."
+        )
     naive = score(list(pairs.source), pairs.target, tokenize)
     return Evaluation(ours, naive, rows, tuple(best), tuple(notes))
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recurra.errors import DataError, RunError
-from recurra.runs import RunFolder, read_json, write_json
+from recurra.errors import DataError
+from recurra.runs import RunFolder
 from recurra.tasks.translation.fitted import Fitted
 from recurra.tasks.translation.fitting import Corpus, TranslationTask
 from recurra.tasks.translation.network import TranslationNetwork
@@ -19,6 +19,7 @@ from recurra.tasks.translation.settings import TranslationSettings
 from recurra.tasks.translation.tokens import SubwordDropout, TokenPair
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
+from recurra.training.same_fit import Fingerprint
 from recurra.training.settings import TrainingSettings
 
 DEFAULT_MINUTES = 10.0
@@ -171,39 +172,15 @@ def learn(
     return fitted, result
 
 
-def check_same_fit(run: RunFolder, chosen: Plan) -> None:
-    """Check that a resumed run goes on with the pairs and settings it began with, if it began.
-
-    Raises: RunError naming what differs. Settings of the training loop are its own to compare.
-    """
-    path = run.checkpoints / "fit.json"
-    if not path.is_file():
-        return
-    before = read_json(path)
-    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-        raise RunError(f"{path} is damaged; it cannot be resumed. Start anew with --force.")
-    now, then = _comparable(chosen.settings), before["settings"]
-    changed = [
-        f"{name}={then.get(name)!r} (now {value!r})"
-        for name, value in now.items()
-        if then.get(name) != value
-    ]
-    if changed:
-        raise RunError(
-            f"{run.path} was trained with {', '.join(changed)}; --resume needs the same settings. "
-            "Use them, or start anew with --force."
-        )
-    if before.get("text") != chosen.fingerprint:
-        raise RunError(
-            f"{run.path} was trained on other pairs; --resume needs the same files. Use them, or "
-            "start anew with --force."
-        )
-
-
-def note_fit(run: RunFolder, chosen: Plan) -> None:
-    """Write down what a run is trained on, for `check_same_fit`."""
-    now = {"settings": _comparable(chosen.settings), "text": chosen.fingerprint}
-    write_json(run.checkpoints / "fit.json", now)
+def trained_on(chosen: Plan) -> tuple[Fingerprint, ...]:
+    """What a resumed run must be given again: the pairs."""
+    return (
+        Fingerprint(
+            "text",
+            chosen.fingerprint,
+            "on other pairs; --resume needs the same files. Use them",
+        ),
+    )
 
 
 class _Nothing(torch.nn.Module):
@@ -241,10 +218,6 @@ def _filter(
     rows = kept.tolist()
     sources, targets = [corpus.sources[k] for k in rows], [corpus.targets[k] for k in rows]
     return Corpus(sources, targets, corpus.start_id), notes
-
-
-def _comparable(settings: TranslationSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"training"})
 
 
 def _digest(*several: Pairs) -> str:

@@ -15,11 +15,10 @@ from recurra.tasks.translation.evaluation import Evaluation, evaluate
 from recurra.tasks.translation.fitted import TASK, Fitted
 from recurra.tasks.translation.fitting import all_log_probs
 from recurra.tasks.translation.learning import (
-    check_same_fit,
     encode,
     learn,
-    note_fit,
     plan,
+    trained_on,
     training_settings,
 )
 from recurra.tasks.translation.pairs import Pairs, read_pairs
@@ -28,6 +27,7 @@ from recurra.tasks.translation.settings import Tokens, TranslationSettings
 from recurra.tasks.translation.stream import TranslationStream
 from recurra.tasks.translation.translate import Translation, check_same_tokens, translate
 from recurra.training.loop import TrainingResult
+from recurra.training.same_fit import check_same_fit, note_fit
 
 
 class Translator:
@@ -164,11 +164,11 @@ class Translator:
         kept = valid if valid is None or isinstance(valid, Pairs) else read_pairs(*valid)
         chosen = plan(_pairs(source, target), kept, self.settings)
         if resume and run is not None:
-            check_same_fit(run, chosen)
+            check_same_fit(run, chosen.settings, trained_on(chosen))
         # Only now, when nothing of the new run can be refused any more, an old one may go.
         if run is not None:
             run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen)
+            note_fit(run, chosen.settings, trained_on(chosen))
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from recurra.errors import invalid_settings, unknown
+from recurra.checked import CheckedSettings
+from recurra.errors import unknown
 from recurra.nn.attention import Kind as AttentionKind
 from recurra.nn.language import CELLS
 
@@ -14,20 +15,10 @@ Tokens = Literal["subword", "word", "char"]
 Dropout = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class CheckedModel(BaseModel):
-    """Settings that raise a ConfigError naming every value that is wrong."""
+class CheckedModel(CheckedSettings):
+    """Settings of translation, checked when they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # Hidden from type checkers, which know the keyword arguments from the fields above.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                fields = type(self).model_fields
-                raise invalid_settings("translation", error.errors(), fields) from None
+    about = "translation"
 
 
 class TranslationSettings(CheckedModel):

@@ -1,0 +1,67 @@
+"""A run goes on only with what it began with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from recurra.errors import RunError
+from recurra.runs import RunFolder, write_json
+from recurra.training.same_fit import Fingerprint, check_same_fit, note_fit
+
+
+class Settings(BaseModel):
+    hidden_size: int = 8
+    dropout: float = 0.1
+    training: dict[str, Any] = {}
+
+
+FILES = Fingerprint("files", "a1", "on other files; give the same")
+START = Fingerprint("start", None, "from other weights; begin from the same run")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    made = RunFolder.create(tmp_path / "run", force=False, resume=False)
+    note_fit(made, Settings(), (FILES, START))
+    return made
+
+
+def test_the_same_settings_and_files_go_on_whatever_the_training_loop_is_asked_for(
+    run: RunFolder,
+) -> None:
+    check_same_fit(run, Settings(training={"learning_rate": 1e-3}), (FILES, START))
+
+
+def test_a_run_that_has_not_begun_may_be_anything(tmp_path: Path) -> None:
+    check_same_fit(RunFolder(tmp_path / "none"), Settings(hidden_size=9), (FILES,))
+
+
+def test_other_settings_are_named_with_both_values(run: RunFolder) -> None:
+    with pytest.raises(RunError, match=r"hidden_size=8 \(now 9\), dropout=0.1 \(now 0.2\)"):
+        check_same_fit(run, Settings(hidden_size=9, dropout=0.2), (FILES, START))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (FILES._replace(value="b2"), "trained on other files; give the same, or start anew"),
+        (START._replace(value="c3"), "trained from other weights; begin from the same run, or"),
+    ],
+)
+def test_anything_else_to_train_on_is_refused(
+    run: RunFolder, other: Fingerprint, words: str
+) -> None:
+    kept = [one for one in (FILES, START) if one.name != other.name]
+    with pytest.raises(RunError, match=words):
+        check_same_fit(run, Settings(), (*kept, other))
+
+
+@pytest.mark.parametrize("damaged", [[], {}, {"settings": 3}])
+def test_a_damaged_note_is_no_reason_to_go_on(run: RunFolder, damaged: Any) -> None:
+    write_json(run.checkpoints / "fit.json", damaged)
+    with pytest.raises(RunError, match=r"fit\.json is damaged"):
+        check_same_fit(run, Settings(), (FILES, START))
