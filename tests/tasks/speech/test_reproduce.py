@@ -51,6 +51,24 @@ def test_a_recipe_is_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert again["training"]["best_step"] == outcome["training"]["best_step"]
 
 
+def test_a_streaming_network_is_also_scored_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tones = recipe(tmp_path, monkeypatch)
+    more = {"streaming": True, "look_ahead_ms": 90, "steps": 60}
+    settings = {**tones.section["settings"], **more}
+    outcome = reproduce(recipe(tmp_path, monkeypatch, settings=settings), 1)
+    whole, streamed = outcome["results"][:2]
+    assert streamed["model"] == "recurra, streamed in pieces of 100 ms"
+    for name in ("wer", "cer"):
+        assert streamed["metrics"][name] == whole["metrics"][name]
+    assert streamed["metrics"]["rtf"] > 0
+    told = (
+        "waits for 90 ms of the future, for the rest of its step of 30 ms and of a window of 25 ms"
+    )
+    assert told in outcome["notes"][-1]
+
+
 def test_a_recipe_may_join_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joined = {
         "speaker": "text",
