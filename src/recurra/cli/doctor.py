@@ -23,6 +23,7 @@ EXTRAS = {
     "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
     "speech": ("soundfile", "soxr", "kaldi-native-fbank", "jiwer"),
     "mqtt": ("paho-mqtt",),
+    "microphone": ("sounddevice",),
     "translation": ("tokenizers", "sacrebleu", "sacremoses"),
 }
 NO_CORE = (

@@ -207,16 +207,18 @@ class Transcriber:
         text: str = "text",
         audio_root: str | Path | None = None,
         skip_bad: bool = False,
+        piece_s: float | None = None,
         **search: Any,
     ) -> Evaluation:
         """Word and character error rates over recordings, all of them together.
 
-        Columns and roots as in `fit`; search as in `predict`.
+        Columns and roots as in `fit`; search as in `predict`. piece_s: hear each recording as a
+        stream, in pieces of so many seconds, which gives the same texts and tells what that costs.
         Raises: DataError for recordings that cannot be read or have no transcript, all of them
         listed.
         """
         source = _source(table, audio, text, audio_root)
-        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad)
+        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad, piece_s=piece_s)
 
     def predict(self, audio: Sequence[Any], **search: Any) -> list[Transcript]:
         """What is said in each recording: paths, or arrays of samples at the model's rate.
