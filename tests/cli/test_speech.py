@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from tests.cli.conftest import Recurra, leave
+from tests.data.test_microphone import FakeDevice
 from tests.tasks.speech.tones import RATE, pairs, say, write_table
 
 from recurra import Transcriber
@@ -74,17 +77,39 @@ def test_predict_prints_a_line_for_each_recording(recurra: Recurra, speech: Path
     (first, _) = json.loads(done.out)["transcripts"]
     assert first["file"] == str(files[0])
     assert set(first["words"][0]) == {"text", "start", "end", "confidence"}
-    hot = ("--hot-word", "C C", "--hot-boost", 90, "--language-weight", 0)
-    done = recurra("speech", "predict", speech / "run", files[0], *hot)
-    assert set(done.out.split()) == {"C"}
-    done = recurra(
-        "speech", "predict", speech / "run", files[0], "--language", speech / "train.tsv"
-    )
-    assert (done.status, "the file ends; expected a line" in done.err) == (1, True)
-    done = recurra("speech", "predict", speech / "run", files[0], "--language", speech / "run")
-    assert (done.status, "expected a language run" in done.err) == (1, True), done.err
     done = recurra("speech", "predict", speech / "run", speech / "none.wav")
     assert (done.status, "none.wav is not there" in done.err) == (1, True)
+    done = recurra("speech", "predict", speech / "run", speech)
+    assert (done.status, "is a folder; expected an audio file" in done.err) == (1, True)
+
+
+def test_predict_takes_what_is_likely_to_be_said(
+    recurra: Recurra, speech: Path, tmp_path: Path
+) -> None:
+    words = ("speech", "predict", speech / "run", speech / "test-0.wav")
+    done = recurra(*words, "--hot-word", "C C", "--hot-boost", 90)
+    assert set(done.out.split()) == {"C"}
+    arpa = tmp_path / "words.arpa"
+    grams = "-1\t<s>\n-1\t</s>\n-0.1\tCAB\n"
+    arpa.write_text(f"\\data\\\nngram 1=3\n\n\\1-grams:\n{grams}\n\\end\\\n")
+    options = ("--language-model", arpa, "--language-weight", 9, "--hot-word", "C")
+    done = recurra("speech", "evaluate", speech / "run", speech / "test.tsv", *options)
+    told = "prefix beam of 16, words.arpa of weight 9, 1 nats a word, 1 hot word;"
+    assert (done.status, told in done.out) == (0, True)
+    for options, told in (
+        (("--language-model", speech / "train.tsv"), "the file ends; expected a line"),
+        (("--language-model", speech / "run"), "expected a language run"),
+        (("--language-model", tmp_path / "no"), "no is not there; expected an ARPA file of words"),
+    ):
+        done = recurra(*words, *options)
+        assert (done.status, told in done.err) == (1, True), done.err
+    for options, told in (
+        (("--hot-boost", 2), "hot_boost=2.0 changes nothing without hot_words (--hot-word)"),
+        (("--word-bonus", 0), "word_bonus=0.0 changes nothing without language_model (--language-"),
+        (("--hot-word", "cab"), "cannot write: 'abc'; expected words of ' ABC', as 'CAB'"),
+    ):
+        done = recurra(*words, *options)
+        assert (done.status, told in done.err) == (2, True), done.err
 
 
 def test_stream_says_what_predict_says(recurra: Recurra, speech: Path, tmp_path: Path) -> None:
@@ -102,6 +127,25 @@ def test_stream_says_what_predict_says(recurra: Recurra, speech: Path, tmp_path:
     assert [json.loads(line)["text"] for line in done.out.splitlines()] == [wanted]
     done = recurra("speech", "stream", speech / "run", stdin=raw[:-1])
     assert (done.status, "ends with 1 byte(s)" in done.err) == (1, True)
+
+
+def test_a_microphone_is_heard_until_ctrl_c(
+    recurra: Recurra, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = say("A C B")
+    device = FakeDevice(sound, then=lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    wanted = Transcriber.load(speech / "run").predict([sound])[0].text
+    assert wanted
+    done = recurra("speech", "stream", speech / "run", "--microphone")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["text"] for line in lines if line["final"]] == [wanted]
+    assert "listening; Ctrl-C ends it" in done.err
+    assert device.closed
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    done = recurra("speech", "stream", speech / "run", "--microphone", "--rate", 8000)
+    assert (done.status, "a microphone has its own" in done.err) == (2, True)
 
 
 def test_wrong_usage_is_told(recurra: Recurra, speech: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ EXTRAS = {
     "speech": ("soundfile", "soxr", "kaldi-native-fbank", "jiwer"),
     "mqtt": ("paho-mqtt",),
     "redis": ("redis",),
+    "microphone": ("sounddevice",),
     "translation": ("tokenizers", "sacrebleu", "sacremoses"),
 }
 NO_CORE = (

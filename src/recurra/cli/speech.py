@@ -23,6 +23,7 @@ from recurra.cli.parameters import (
 )
 
 if TYPE_CHECKING:
+    from recurra.tasks.speech.model import Transcriber
     from recurra.tasks.speech.stream import Heard
 
 HELP = """Speech recognition: train on recordings and transcripts, evaluate, transcribe, stream.
@@ -45,20 +46,32 @@ Root = Annotated[
 Skip = Annotated[bool, typer.Option("--skip-bad", help="Leave out recordings that cannot be used.")]
 Beam = Annotated[
     int | None,
-    typer.Option(min=1, help="The likeliest text that a beam of N finds [default: greedy]."),
+    typer.Option(
+        min=1,
+        help="The likeliest text that a beam of N finds [default: greedy; 16 where one of the "
+        "options below needs a beam].",
+    ),
 ]
-
 Language = Annotated[
     Path | None,
-    typer.Option(help="ARPA file of words, or a run of `recurra lm train`; searches with a beam."),
+    typer.Option(help="ARPA file of words, or run folder of `recurra lm train`."),
 ]
-Weight = Annotated[float, typer.Option(help="What the language model's log p counts.")]
-Bonus = Annotated[float, typer.Option(help="Nats for each word, beside a language model.")]
+Weight = Annotated[
+    float | None, typer.Option(help="What the language model's log p counts [default: 0.5].")
+]
+Bonus = Annotated[
+    float | None, typer.Option(help="Nats for each word, beside a language model [default: 1].")
+]
 HotWord = Annotated[
     list[str] | None,
-    typer.Option(help="Word or phrase that is likely to be said; may be repeated."),
+    typer.Option(
+        help="Word or phrase that is likely to be said, written as the model writes it; may be "
+        "repeated."
+    ),
 ]
-HotBoost = Annotated[float, typer.Option(help="Nats for each character of a hot word.")]
+HotBoost = Annotated[
+    float | None, typer.Option(help="Nats for each character of a hot word [default: 1].")
+]
 
 
 @app.command()
@@ -161,11 +174,11 @@ def evaluate(
     text: Text = "text",
     audio_root: Root = None,
     beam: Beam = None,
-    language: Language = None,
-    language_weight: Weight = 0.5,
-    word_bonus: Bonus = 1.0,
+    language_model: Language = None,
+    language_weight: Weight = None,
+    word_bonus: Bonus = None,
     hot_word: HotWord = None,
-    hot_boost: HotBoost = 1.0,
+    hot_boost: HotBoost = None,
     skip_bad: Skip = False,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +204,7 @@ def evaluate(
         text=text,
         audio_root=audio_root,
         skip_bad=skip_bad,
-        **_search(beam, language, language_weight, word_bonus, hot_word, hot_boost),
+        **_search(beam, language_model, language_weight, word_bonus, hot_word, hot_boost),
     )
     outcome = make_outcome(
         "speech",
@@ -211,11 +224,11 @@ def predict(
     run: Run,
     recordings: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG.")],
     beam: Beam = None,
-    language: Language = None,
-    language_weight: Weight = 0.5,
-    word_bonus: Bonus = 1.0,
+    language_model: Language = None,
+    language_weight: Weight = None,
+    word_bonus: Bonus = None,
     hot_word: HotWord = None,
-    hot_boost: HotBoost = 1.0,
+    hot_boost: HotBoost = None,
     as_json: Json = False,
 ) -> None:
     """Transcribe recordings: a line for each.
@@ -223,6 +236,7 @@ def predict(
     \b
     Example:
       recurra speech predict runs/speech a.wav b.flac
+      recurra speech predict runs/speech a.wav --language-model words.arpa --hot-word PITTSBURGH
 
     --json prints one object with the words, when each was said, and how sure the model is (0 to 1).
     """
@@ -232,9 +246,10 @@ def predict(
 
     for path in recordings:
         if not path.is_file():
-            raise DataError(f"{path} is not there; expected an audio file.")
+            state = "is a folder" if path.is_dir() else "is not there"
+            raise DataError(f"{path} {state}; expected an audio file.")
     model = Transcriber.load(run)
-    search = _search(beam, language, language_weight, word_bonus, hot_word, hot_boost)
+    search = _search(beam, language_model, language_weight, word_bonus, hot_word, hot_boost)
     found = []
     for path, transcript in zip(recordings, model.transcripts(recordings, **search), strict=True):
         if not as_json:
@@ -247,6 +262,9 @@ def predict(
 @app.command()
 def stream(
     run: Run,
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help="Hear the default microphone instead of stdin.")
+    ] = False,
     rate: Annotated[
         int | None,
         typer.Option(help="Sample rate of raw sound [default: the model's]; WAV says its own."),
@@ -258,21 +276,32 @@ def stream(
         bool, typer.Option("--final-only", help="Leave out what may still change.")
     ] = False,
 ) -> None:
-    """Transcribe sound on stdin while it goes on: audio in, JSON lines out.
+    """Transcribe sound while it goes on, on stdin or from a microphone: JSON lines out.
 
     \b
     Example:
       ffmpeg -i talk.mp3 -f s16le -ac 1 -ar 16000 - | recurra speech stream runs/speech
       recurra speech stream runs/speech < talk.wav
+      recurra speech stream runs/speech --microphone
 
-    Sound is raw (signed 16 bits, little-endian, one channel) or WAV. Lines with "final": false tell
-    what was heard so far since the last pause; "final": true will not change any more. The final
-    texts are those of `predict`, in whatever pieces the sound comes.
+    Sound on stdin is raw (signed 16 bits, little-endian, one channel) or WAV. A microphone, which
+    needs the extra `microphone`, is heard until Ctrl-C. Lines with "final": false tell what was
+    heard so far since the last pause; "final": true will not change any more. The final texts are
+    those of `predict`, in whatever pieces the sound comes.
     """
     from recurra.data.pcm import read_sound
+    from recurra.errors import ConfigError
     from recurra.tasks.speech.model import Transcriber
 
+    if microphone and rate is not None:
+        raise ConfigError(
+            f"--rate {rate} tells the rate of raw sound on stdin, and a microphone has its own. "
+            "Leave it out."
+        )
     model = Transcriber.load(run)
+    if microphone:
+        _hear_microphone(model, pause, final_only)
+        return
     sample_rate, pieces = read_sound(sys.stdin.buffer, rate or model.fitted.design.sample_rate)
     session = model.stream(sample_rate=sample_rate, pause_s=pause)
     try:
@@ -285,28 +314,56 @@ def stream(
     _tell(session.finish(), final_only)
 
 
+def _hear_microphone(model: Transcriber, pause_s: float, final_only: bool) -> None:
+    """Transcribe what the microphone hears until Ctrl-C, which makes the last text final."""
+    from recurra.data.microphone import Microphone
+    from recurra.training.interrupt import InterruptWatch
+
+    microphone = Microphone(model.fitted.design.sample_rate)
+    session = model.stream(sample_rate=microphone.sample_rate, pause_s=pause_s)
+    with InterruptWatch("the microphone is off") as watch, microphone:
+        typer.echo("listening; Ctrl-C ends it", err=True)
+        lost_s = 0.0
+        for samples in microphone:
+            _tell(session.push(samples), final_only)
+            if microphone.lost_s > lost_s:
+                lost_s = microphone.lost_s
+                typer.echo(f"too slow: {lost_s:.1f} s of sound were lost so far", err=True)
+            if watch.requested:
+                microphone.stop()
+    _tell(session.finish(), final_only)
+
+
 def _search(
     beam: int | None,
-    language: Path | None,
-    language_weight: float,
-    word_bonus: float,
+    language_model: Path | None,
+    language_weight: float | None,
+    word_bonus: float | None,
     hot_words: list[str] | None,
-    hot_boost: float,
+    hot_boost: float | None,
 ) -> dict[str, Any]:
-    """The options of a search; a folder is a run of a language model."""
-    model: Any = language
-    if language is not None and language.is_dir():
+    """The options of a search that were given; a folder is a run of a language model."""
+    from recurra.errors import DataError
+
+    model: Any = language_model
+    if language_model is not None and language_model.is_dir():
         from recurra.tasks.language.model import LanguageModel
 
-        model = LanguageModel.load(language)
-    return {
+        model = LanguageModel.load(language_model)
+    elif language_model is not None and not language_model.exists():
+        raise DataError(
+            f"--language-model {language_model} is not there; expected an ARPA file of words, or "
+            "the run folder of a language model (`recurra lm train`)."
+        )
+    options = {
         "beam_size": beam,
         "language_model": model,
         "language_weight": language_weight,
         "word_bonus": word_bonus,
-        "hot_words": hot_words or (),
+        "hot_words": hot_words or None,
         "hot_boost": hot_boost,
     }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _tell(heard: list[Heard], final_only: bool) -> None:

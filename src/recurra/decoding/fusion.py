@@ -203,7 +203,7 @@ class HotWords:
                 what = f"has characters that the model cannot write: {strange!r}"
                 raise ConfigError(
                     f"hot word {phrase!r} {what if phrase else 'is empty'}; expected words of "
-                    f"{''.join(sorted(known))!r}."
+                    f"{''.join(sorted(known))!r}{_in_other_case(phrase, known)}."
                 )
         self._beginnings = {phrase[:k] for phrase in self._phrases for k in range(len(phrase) + 1)}
 
@@ -233,6 +233,14 @@ class HotWords:
 
     def _whole(self, open_ones: Iterable[str]) -> int:
         return sum(len(one) for one in open_ones if one in self._phrases)
+
+
+def _in_other_case(phrase: str, known: set[str]) -> str:
+    """A phrase as the pieces can spell it, as words for a message."""
+    for other in (phrase.upper(), phrase.lower()):
+        if other and set(other) <= known:
+            return f", as {other!r}"
+    return ""
 
 
 class Together:

@@ -16,10 +16,15 @@ class InterruptWatch:
     A KeyboardInterrupt in the middle of an update would leave half of the weights changed. Where
     Python's own handler is not in charge (other threads, an application's handler, `nohup`),
     nothing is changed.
+
+    told   what the first one writes to stderr
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, told: str = "stopping after this step; press Ctrl-C again to stop at once"
+    ) -> None:
         self.requested = False
+        self._told = f"\n{told}\n".encode()
         self._previous: Any = None
 
     def __enter__(self) -> Self:
@@ -45,4 +50,4 @@ class InterruptWatch:
         self.requested = True
         # Not print: the signal may have come in the middle of another print to the same stream.
         with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
+            os.write(2, self._told)

@@ -107,7 +107,7 @@ def test_a_language_model_that_does_not_suit_is_refused(
         (
             {"hidden_size": 9, "tied": False},
             {},
-            "not those of a gru of 9 units: layer 0 has .*expected",
+            "a gru of 9 units: layer 0 has .*expected",
         ),
         ({"num_layers": 10**8}, {}, "num_layers: .*less than or equal to 64"),
         ({"cell": "transformer"}, {}, "not those of a transformer of 10 units: .*'transformer'"),

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tests.tasks.speech.tones import TINY, pairs, write_table
 
+from recurra import Transcriber
 from recurra.data import catalogue
 from recurra.data.datasets import DATASETS, Dataset
-from recurra.data.recipe import Recipe, find_recipe
+from recurra.data.recipe import Recipe, find_recipe, list_recipes
 from recurra.errors import DataError
 from recurra.tasks.speech.reproduce import read_section, reproduce, run_folder, training_rows
 
@@ -50,6 +51,24 @@ def test_a_recipe_is_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert again["training"]["best_step"] == outcome["training"]["best_step"]
 
 
+def test_a_streaming_network_is_also_scored_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tones = recipe(tmp_path, monkeypatch)
+    more = {"streaming": True, "look_ahead_ms": 90, "steps": 60}
+    settings = {**tones.section["settings"], **more}
+    outcome = reproduce(recipe(tmp_path, monkeypatch, settings=settings), 1)
+    whole, streamed = outcome["results"][:2]
+    assert streamed["model"] == "recurra, streamed in pieces of 100 ms"
+    for name in ("wer", "cer"):
+        assert streamed["metrics"][name] == whole["metrics"][name]
+    assert streamed["metrics"]["rtf"] > 0
+    told = (
+        "waits for 90 ms of the future, for the rest of its step of 30 ms and of a window of 25 ms"
+    )
+    assert told in outcome["notes"][-1]
+
+
 def test_a_recipe_may_join_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joined = {
         "speaker": "text",
@@ -81,13 +100,26 @@ def test_a_wrong_section_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         reproduce(recipe(tmp_path, monkeypatch, valid_row=3), 0)
 
 
-def test_an4_is_split_as_others_have_split_it(data_file: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("name", ["an4", "an4-streaming"])
+def test_an4_is_split_as_others_have_split_it(name: str, data_file: Callable[[str], Path]) -> None:
     """The 100 development recordings of ESPnet have 591 words and 1,915 characters."""
     data_file("speech/an4/an4-train.tsv")
-    an4 = find_recipe("an4")
+    an4 = find_recipe(name)
     train, valid = training_rows(read_section(an4), catalogue.locate("an4"))
     assert (len(train), len(valid)) == (848, 100)
     assert sum(len(row.text.split()) for row in valid) == 591
     assert sum(len(row.text) for row in valid) == 1915
     assert not {row.audio for row in valid} & {row.audio for row in train}
     assert valid[0].audio == "fash/an251-fash-b.flac"
+
+
+def test_the_settings_of_the_recipes_are_those_of_transcribers() -> None:
+    made = {}
+    for name in list_recipes():
+        if (found := find_recipe(name)).task == "speech":
+            made[name] = Transcriber.from_settings(read_section(found).settings).settings
+    assert made.keys() == {"an4", "an4-streaming", "spoken-digits"}
+    streaming = made["an4-streaming"]
+    assert streaming.streaming
+    assert not made["an4"].streaming
+    assert 0 < streaming.steps_ahead * streaming.stacked * 10 <= 320  # ms

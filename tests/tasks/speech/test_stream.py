@@ -15,7 +15,7 @@ from tests.tasks.speech.tones import RATE, pairs, say, tiny
 from recurra import Transcriber
 from recurra.data.audio import AudioFiles, Resampler, decode
 from recurra.errors import ConfigError, DataError
-from recurra.tasks.speech.stream import Heard
+from recurra.tasks.speech.stream import Heard, join_final
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("recurra._core") is None, reason="bits are promised by the core only"
@@ -44,14 +44,6 @@ def hear(model: Transcriber, sound: np.ndarray, ms: int | None, **options: Any) 
     return found + stream.finish()
 
 
-def joined(heard: list[Heard]) -> str:
-    text = ""
-    for one in heard:
-        if one.final:
-            text += ("" if one.continues or not text else " ") + one.transcript.text
-    return text
-
-
 @pytest.mark.parametrize("ms", MILLISECONDS)
 @pytest.mark.parametrize("pause_s", [0.09, 0.6, 5.0])
 def test_final_texts_are_the_offline_text(
@@ -62,7 +54,7 @@ def test_final_texts_are_the_offline_text(
     whole = model.predict([sound])[0]
     assert len(whole.text) >= 8
     heard = hear(model, sound, ms, pause_s=pause_s)
-    assert joined(heard) == whole.text
+    assert join_final(heard) == whole.text
     # Each pause is found at the same moment, so all final answers are the same to the bit.
     reference = [one for one in hear(model, sound, 250, pause_s=pause_s) if one.final]
     assert [one for one in heard if one.final] == reference
@@ -76,7 +68,7 @@ def test_another_rate_is_resampled_as_it_comes(
     sound = Resampler(RATE, streaming_rate).push(say("CAB"), last=True)
     whole = model.predict([Resampler(streaming_rate, RATE).push(sound, last=True)])[0]
     assert whole.text
-    assert joined(hear(model, sound, ms, sample_rate=streaming_rate)) == whole.text
+    assert join_final(hear(model, sound, ms, sample_rate=streaming_rate)) == whole.text
 
 
 def test_real_speech_is_heard_alike_in_any_pieces(data_file: Callable[[str], Path]) -> None:
@@ -92,7 +84,7 @@ def test_real_speech_is_heard_alike_in_any_pieces(data_file: Callable[[str], Pat
         whole = model.predict([sound])[0].text
         assert len(whole) >= 5
         for ms in MILLISECONDS:
-            assert joined(hear(model, sound, ms)) == whole, ms
+            assert join_final(hear(model, sound, ms)) == whole, ms
 
 
 def test_partial_texts_come_while_the_sound_goes_on(model: Transcriber) -> None:
@@ -139,5 +131,7 @@ def test_what_is_no_sound_is_refused(model: Transcriber) -> None:
 
 def test_a_bidirectional_model_cannot_stream() -> None:
     model = tiny(steps=1).fit(pairs(4))
+    with pytest.raises(ConfigError, match="a stream has no beam; leave out piece_s"):
+        model.evaluate(pairs(1), piece_s=0.1, beam_size=2)
     with pytest.raises(ConfigError, match=r"has to hear the end .*\(--streaming\)"):
         model.stream()

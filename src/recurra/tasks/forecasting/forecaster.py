@@ -53,7 +53,7 @@ from recurra.tasks.forecasting.updating import (
     update_states,
 )
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 
 class Forecaster:
@@ -268,12 +268,13 @@ class Forecaster:
     ) -> Self:
         """Train on a table, from fresh weights or those of `start`."""
         chosen = plan(table, self.settings, start)
-        if resume and out is not None:
-            check_same_fit(RunFolder(out), self.settings, trained_on(table, start))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        run = None if out is None else RunFolder.create(out, force=force, resume=resume)
-        if run is not None:
-            note_fit(run, self.settings, trained_on(table, start))
+        run = begin_run(
+            None if out is None else RunFolder(out),
+            self.settings,
+            trained_on(table, start),
+            force=force,
+            resume=resume,
+        )
         self._fitted, self.result = learn(
             chosen, None if run is None else run.path, resume=resume, progress=self.progress
         )

@@ -12,12 +12,13 @@ import numpy as np
 from recurra.data.audio import Samples
 from recurra.data.logmel import log_mel
 from recurra.data.recordings import Recording
-from recurra.errors import DataError
+from recurra.errors import ConfigError, DataError
 from recurra.report.results import make_result
 from recurra.tasks.speech.examples import LISTED, load
 from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.learning import Source
 from recurra.tasks.speech.search import Search
+from recurra.tasks.speech.stream import SpeechStream, join_final
 from recurra.tasks.speech.wer import Errors, count_errors
 
 OURS = "recurra"
@@ -86,14 +87,23 @@ class Evaluation:
 
 
 def evaluate(
-    fitted: Fitted, source: Source, search: Search, *, skip_bad: bool = False
+    fitted: Fitted,
+    source: Source,
+    search: Search,
+    *,
+    skip_bad: bool = False,
+    piece_s: float | None = None,
 ) -> Evaluation:
     """Transcribe all recordings and count the errors; one is in memory at a time.
 
+    piece_s   hear each recording as a stream, in pieces of so many seconds; None hears it whole
+
     Raises: DataError listing the recordings that cannot be read or have no transcript; ConfigError
-    for a search that does not fit the model.
+    for a search that does not fit the model, and for a stream with a beam.
     """
     scorer = search.scorer(fitted.design)
+    if piece_s is not None and search.width is not None:
+        raise ConfigError("a stream has no beam; leave out piece_s, or the options of the search.")
     rows: list[Recording] = []
     heard: list[str] = []
     refused: list[str] = []
@@ -108,7 +118,10 @@ def evaluate(
         if refused and not skip_bad:  # nothing will come of it; only find what else is wrong
             continue
         began = clock.process_time()
-        heard.append(fitted.transcribe(samples, search.width, scorer).text)
+        if piece_s is None:
+            heard.append(fitted.transcribe(samples, search.width, scorer).text)
+        else:
+            heard.append(_hear_in_pieces(fitted, samples, piece_s))
         worked_s += clock.process_time() - began
         duration_s = len(samples) / fitted.design.sample_rate
         seconds += duration_s
@@ -137,6 +150,17 @@ def evaluate(
         _picture(fitted, found[pictured[0]], pictured[1]),
         _notes(ours, found, refused, fitted, search),
     )
+
+
+def _hear_in_pieces(fitted: Fitted, samples: Samples, piece_s: float) -> str:
+    size = max(1, round(piece_s * fitted.design.sample_rate))
+    stream = SpeechStream(fitted)
+    heard = [
+        one
+        for begin in range(0, len(samples), size)
+        for one in stream.push(samples[begin : begin + size])
+    ]
+    return join_final([*heard, *stream.finish()])
 
 
 def _read(recording: Recording, source: Source, sample_rate: int) -> Samples:

@@ -27,7 +27,7 @@ from recurra.tasks.speech.settings import CellName, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 Table = str | Path | Sequence[tuple[Any, str]]
 """A .csv, .tsv or .jsonl file, or pairs (audio, text): a path, or samples at the model's rate."""
@@ -191,12 +191,7 @@ class Transcriber:
             source, valid_source, self.settings, noise=noise, skip_bad=skip_bad, folder=folder
         )
         self.findings = chosen.findings
-        if resume and run is not None:
-            check_same_fit(run, self.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, self.settings, trained_on(chosen))
+        run = begin_run(run, self.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(
             chosen, self.settings, run, resume=resume, progress=self.progress
         )
@@ -212,16 +207,18 @@ class Transcriber:
         text: str = "text",
         audio_root: str | Path | None = None,
         skip_bad: bool = False,
+        piece_s: float | None = None,
         **search: Any,
     ) -> Evaluation:
         """Word and character error rates over recordings, all of them together.
 
-        Columns and roots as in `fit`; search as in `predict`.
+        Columns and roots as in `fit`; search as in `predict`. piece_s: hear each recording as a
+        stream, in pieces of so many seconds, which gives the same texts and tells what that costs.
         Raises: DataError for recordings that cannot be read or have no transcript, all of them
         listed.
         """
         source = _source(table, audio, text, audio_root)
-        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad)
+        return evaluate(self.fitted, source, Search.of(search), skip_bad=skip_bad, piece_s=piece_s)
 
     def predict(self, audio: Sequence[Any], **search: Any) -> list[Transcript]:
         """What is said in each recording: paths, or arrays of samples at the model's rate.

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from recurra.data.audio import AudioFiles
 from recurra.data.catalogue import cache_folder, locate
+from recurra.data.logmel import WINDOW_S
 from recurra.data.recipe import Recipe
 from recurra.data.recordings import Recording, read_recordings
 from recurra.errors import ConfigError, DataError
@@ -25,7 +26,7 @@ from recurra.tasks.speech.examples import load
 from recurra.tasks.speech.fitted import TASK
 from recurra.tasks.speech.joining import Spoken, join_words
 from recurra.tasks.speech.model import Transcriber
-from recurra.tasks.speech.settings import CheckedModel
+from recurra.tasks.speech.settings import CheckedModel, Design
 
 TRAINED_BY = (
     "train",
@@ -38,6 +39,8 @@ TRAINED_BY = (
     "settings",
 )
 """What of a recipe's section a training depends on."""
+PIECE_S = 0.1
+"""Seconds of the pieces in which a streaming network also hears the test part."""
 
 
 class JoinedSection(CheckedModel):
@@ -115,6 +118,11 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
         name = f"recurra, beam of {section.beam_size}"
         results.insert(1, {**beam.results()[0], "model": name})
     notes = list(evaluation.notes)
+    if model.settings.streaming:
+        streamed = model.evaluate(data / section.test, piece_s=PIECE_S, **test)
+        name = f"recurra, streamed in pieces of {1000 * PIECE_S:g} ms"
+        results.insert(1, {**streamed.results()[0], "model": name})
+        notes.append(_describe_wait(model.fitted.design))
     if section.joined is not None:
         rows = read_recordings(data / section.test, section.audio, section.text)
         joined = model.evaluate(_strings(section, data, rows, "test", model))
@@ -136,6 +144,14 @@ def reproduce(recipe: Recipe, seed: int) -> dict[str, Any]:
     ]
     outcome["training"] = result
     return outcome
+
+
+def _describe_wait(design: Design) -> str:
+    ahead_ms, step_ms = (1000 * design.step_s * steps for steps in (design.steps_ahead, 1))
+    return (
+        f"streamed, a character waits for {ahead_ms:.0f} ms of the future, for the rest of its "
+        f"step of {step_ms:.0f} ms and of a window of {1000 * WINDOW_S:.0f} ms, and for its piece"
+    )
 
 
 def _strings(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BEAM_SIZE = 16
 """Sequences kept where a language model or hot words are given without a size."""
+_NEEDED = {"language_model": ("language_weight", "word_bonus"), "hot_words": ("hot_boost",)}
+"""Options that others only say more of."""
 
 
 class FittedText(Protocol):
@@ -70,7 +72,10 @@ class Search:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Search:
-        """A search from options by name. Raises: ConfigError for an unknown one, with the nearest.
+        """A search from options by name.
+
+        Raises: ConfigError for an unknown one, with the nearest; for one that changes nothing
+        without another that is not given.
 
         >>> Search.of({"beam_size": 8}).words
         'prefix beam of 8, no language model'
@@ -79,7 +84,16 @@ class Search:
         for name in options:
             if name not in names:
                 raise ConfigError(unknown("option of a search", name, names))
-        return cls(**options)
+        search = cls(**options)
+        for needed, dependents in _NEEDED.items():
+            for name in dependents:
+                if name in options and not getattr(search, needed):
+                    flag = needed.rstrip("s").replace("_", "-")
+                    raise ConfigError(
+                        f"{name}={options[name]} changes nothing without {needed} (--{flag}). Give "
+                        "that, or leave it out."
+                    )
+        return search
 
     @property
     def width(self) -> int | None:
@@ -94,7 +108,8 @@ class Search:
         if self.width is None:
             return "greedy, no language model"
         model = "no language model" if self.language_model is None else self._model_words
-        hot = f", {len(self.hot_words)} hot words" if self.hot_words else ""
+        plural = "s" if len(self.hot_words) > 1 else ""
+        hot = f", {len(self.hot_words)} hot word{plural}" if self.hot_words else ""
         return f"prefix beam of {self.width}, {model}{hot}"
 
     @property

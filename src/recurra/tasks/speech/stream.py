@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,15 @@ class Heard:
         """As JSON values."""
         joined = {"continues": True} if self.continues else {}
         return {"final": self.final, **self.transcript.as_json(), **joined}
+
+
+def join_final(heard: Iterable[Heard]) -> str:
+    """The final texts as one: what `predict` says of the whole sound."""
+    text = ""
+    for one in heard:
+        if one.final:
+            text += ("" if one.continues or not text else " ") + one.transcript.text
+    return text
 
 
 class SpeechStream:

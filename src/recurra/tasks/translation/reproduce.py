@@ -180,4 +180,4 @@ def _read(folder: Path, section: TranslationSection, name: str) -> Pairs:
     pairs = read_pairs(*paths)
     # Named without their folder, which is another one everywhere.
     notes = tuple(note.replace(f"{folder}{os.sep}", "") for note in pairs.notes)
-    return Pairs(pairs.source, pairs.target, f"{name}.{section.source}", notes)
+    return Pairs(pairs.source, pairs.target, f"{name}.{section.source}", notes, pairs.lines)
