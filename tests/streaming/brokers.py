@@ -54,12 +54,12 @@ class Broker:
         self.process.terminate()
         self.process.wait(20)
 
-    def wait_for(self, words: str) -> None:
-        """Until the log, which needs the line `log_type all`, has these words."""
+    def wait_for(self, words: str, times: int = 1) -> None:
+        """Until the log has these words so often; some need the line `log_type all`."""
         until = time.monotonic() + 60
-        while words not in Path(self.log.name).read_text():
+        while Path(self.log.name).read_text().count(words) < times:
             assert time.monotonic() < until, Path(self.log.name).read_text()
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def url(self, topic: str, more: str = "") -> str:
         return f"mqtt://127.0.0.1:{self.port}/{topic}{more}"
