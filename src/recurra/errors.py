@@ -10,6 +10,7 @@
     ├── DivergenceError (ArithmeticError)  training met a loss that is NaN or infinite
     ├── RunError (OSError)                 a run folder that is damaged, unwritable or already there
     ├── StoreError (OSError)               states kept: damaged, foreign, or of another model
+    ├── BrokerError (OSError)              a message broker that cannot be reached, or refuses
     └── MissingExtraError (ImportError)    an optional package that is not installed
 
 A message says what was wrong, what was expected and what to do.
@@ -63,6 +64,10 @@ class RunError(RecurraError, OSError):
 
 class StoreError(RecurraError, OSError):
     """A store or snapshot of stream states is damaged, foreign, in use or of another model."""
+
+
+class BrokerError(RecurraError, OSError):
+    """A message broker cannot be reached, or refuses the user or the topic."""
 
 
 class MissingExtraError(RecurraError, ImportError):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,32 @@ def test_files_that_are_no_tokenizer(tmp_path: Path, value: object, reason: str)
     path.write_text(json.dumps(value))
     with pytest.raises(RunError, match=reason):
         read_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"truncation": {"max_length": 0}}, "no plain byte-pair encoding"),
+        ({"padding": {"strategy": {"Fixed": 5_000_000}}}, "no plain byte-pair encoding"),
+        ({"normalizer": {"type": "Strip"}}, "no plain byte-pair encoding"),
+        ({"added_tokens": [{"id": 0, "content": "the"}]}, "no plain byte-pair encoding"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "no byte-pair encoding"),
+        ({"model": {"dropout": 0.9}}, "no plain byte-pair encoding"),
+        ({"model": {"type": "WordPiece"}}, "no plain byte-pair encoding"),
+        ({"model": {"vocab": {"a": 0, "b": 5}}}, "not those of 257 subwords"),
+        ({"model": {"merges": [["zz", "zz"]]}}, "zz"),
+    ],
+)
+def test_subwords_that_would_do_anything_else_are_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    whole = json.loads(trained("subword").to_json())
+    for name, value in change.items():
+        whole[name] = {**whole[name], **value} if name == "model" else value
+    value = {"format": 1, "kind": "subword", "vocabulary": json.dumps(whole)}
+    (tmp_path / "t.json").write_text(json.dumps(value))
+    with pytest.raises(RunError, match=reason):
+        read_tokenizer(tmp_path / "t.json")
 
 
 def test_subwords_learn_the_pairs_of_a_text() -> None:

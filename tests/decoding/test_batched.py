@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurra.decoding.batched import Found, Rules, beam_decode, best_of_rows, decode
-from recurra.errors import ConfigError
+from recurra.errors import ConfigError, DivergenceError
 
 SIZE, END, START, PLACES = 4, 0, 3, 3
 
@@ -155,6 +155,40 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         beam_decode(Table([1], 2), START, rules(1), 2, count=3)
     with pytest.raises(ConfigError, match="a greatest length of 0"):
         decode(Table([1], 1), START, rules(1, 0))
+
+
+class NoNumbers(Table):
+    def step(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, weights = super().step(last)
+        return log_probs * torch.nan, weights
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_probabilities_that_are_no_numbers_are_an_error_and_no_endless_loop(beams: int) -> None:
+    with pytest.raises(DivergenceError, match="token 1 are NaN"):
+        beam_decode(NoNumbers([1], beams), START, rules(1), beams)
+    with pytest.raises(DivergenceError, match="token 1 are NaN"):
+        decode(NoNumbers([1], 1), START, rules(1))
+
+
+def test_the_greatest_length_holds_whatever_is_chosen() -> None:
+    found = decode(
+        Table([1, 2], 1), START, rules(2, 5), lambda log_p, _: torch.full((len(log_p),), 2)
+    )
+    assert [one.tokens for one in found] == [(2,) * 5] * 2
+    assert not any(one.complete for one in found)
+
+
+def test_the_end_cannot_be_banned() -> None:
+    with pytest.raises(ConfigError, match="banned holds the end, 0"):
+        decode(Table([1], 1), START, rules(1, banned=[END]))
+
+
+def test_a_score_does_not_depend_on_the_number_of_sentences() -> None:
+    several = beam_decode(Table(list(range(40)), 3), START, rules(40, 9, length_penalty=0.6), 3)
+    for seed in (0, 7, 39):
+        alone = beam_decode(Table([seed], 3), START, rules(1, 9, length_penalty=0.6), 3)
+        assert alone[0][0].score == several[seed][0].score
 
 
 def test_no_sentences_have_no_translations() -> None:

@@ -125,6 +125,51 @@ def test_frames_needed_counts_the_blank_between_equal_tokens() -> None:
         align(np.zeros((2, 3)), [1, 1])
 
 
+def by_tokens(log_probs: np.ndarray, beam_size: int) -> dict[tuple[int, ...], float]:
+    """The same search, plainly: sequences are dict keys, log p of (blank, said) their values."""
+    beam = {(): (0.0, -np.inf)}
+    for frame in log_probs:
+        after: dict[tuple[int, ...], list[float]] = {}
+        for tokens, (blank, said) in beam.items():
+            own = after.setdefault(tokens, [-np.inf, -np.inf])
+            own[0] = np.logaddexp(own[0], np.logaddexp(blank, said) + frame[0])
+            if tokens:
+                own[1] = np.logaddexp(own[1], said + frame[tokens[-1]])
+            for label in range(1, len(frame)):
+                is_repeat = bool(tokens) and tokens[-1] == label
+                before = blank if is_repeat else np.logaddexp(blank, said)
+                longer = after.setdefault((*tokens, label), [-np.inf, -np.inf])
+                longer[1] = np.logaddexp(longer[1], before + frame[label])
+        ranked = sorted(after.items(), key=lambda item: -np.logaddexp(*item[1]))
+        beam = {tokens: (value[0], value[1]) for tokens, value in ranked[:beam_size]}
+    return {tokens: float(np.logaddexp(*value)) for tokens, value in beam.items()}
+
+
+def test_a_sequence_that_leaves_a_narrow_beam_and_comes_back_is_still_one() -> None:
+    # Of these, number 352 has a prefix that goes and comes back while a longer one of it stays.
+    for seed in (*range(20), 352):
+        rng = np.random.default_rng(seed)
+        log_probs = np.log(rng.dirichlet([0.3, 0.3, 0.3], size=16))
+        beam = PrefixBeam(3, narrowest=-np.inf)
+        beam.push(log_probs)
+        found = dict(beam.best())
+        assert len(found) == len(beam.best())
+        assert found == pytest.approx(by_tokens(log_probs, 3), abs=1e-9)
+
+
+def test_what_goes_on_after_a_take_is_said_again() -> None:
+    decoder = GreedyDecoder()
+    decoder.push(np.log([[0.1, 0.9]]))
+    assert [one.token for one in decoder.take()] == [1]
+    decoder.push(np.log([[0.2, 0.8]]))
+    assert [(one.token, one.start, one.end) for one in decoder.emissions] == [(1, 1, 2)]
+
+
+def test_a_sequence_that_cannot_be_has_no_alignment() -> None:
+    with np.errstate(divide="ignore"), pytest.raises(ShapeError, match="probability 0"):
+        align(np.log([[0.5, 0.5, 0.0]] * 3), [2])
+
+
 def test_a_beam_needs_a_place() -> None:
     with pytest.raises(ConfigError, match="beam_size=0; expected at least 1"):
         PrefixBeam(0)

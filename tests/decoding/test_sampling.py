@@ -48,6 +48,17 @@ def test_what_has_no_probability_is_never_drawn() -> None:
     assert {sampler.draw(log_probs) for _ in range(300)} == {499, 998}
 
 
+def test_a_temperature_next_to_0_takes_the_likeliest() -> None:
+    assert kept(temperature=1e-42) == [1.0 if p == max(kept()) else 0.0 for p in kept()]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_draw_from_nothing_is_refused(temperature: float) -> None:
+    sampler = Sampler(temperature=temperature, banned=[0, 1])
+    with pytest.raises(ConfigError, match=r"of 2 none .* banned \(2 are\)"):
+        sampler.draw(torch.tensor([0.5, 0.5]).log())
+
+
 def test_temperature_0_takes_the_likeliest() -> None:
     sampler = Sampler(temperature=0)
     assert [sampler.draw(PROBS.log()) for _ in range(3)] == [0, 0, 0]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from recurra.nn.whole import WholeLinear, can_be_whole, linear, whole
 
 
-def test_numbers_are_rounded_to_twenty_binary_places() -> None:
-    x = torch.tensor([0.5, -3.0, 2.0**-21 * 1.1, 2.0**-22])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_are_rounded_to_twenty_binary_places(dtype: torch.dtype) -> None:
+    x = torch.tensor([0.5, -3.0, 2.0**-21 * 1.1, 2.0**-22], dtype=dtype)
     assert whole(x).tolist() == [0.5, -3.0, 2.0**-20, 0.0]
     assert whole(x).dtype is torch.float64
     assert x.tolist()[3] == 2.0**-22  # what was given is left as it is

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from recurra.errors import RunError
 from recurra.runs import RunFolder, write_json
-from recurra.training.same_fit import Fingerprint, check_same_fit, note_fit
+from recurra.training.same_fit import Fingerprint, begin_run, check_same_fit, note_fit
 
 
 class Settings(BaseModel):
@@ -65,3 +65,15 @@ def test_a_damaged_note_is_no_reason_to_go_on(run: RunFolder, damaged: Any) -> N
     write_json(run.checkpoints / "fit.json", damaged)
     with pytest.raises(RunError, match=r"fit\.json is damaged"):
         check_same_fit(run, Settings(), (FILES, START))
+
+
+def test_an_old_run_goes_only_where_a_new_one_begins(run: RunFolder) -> None:
+    run.write_config("language", {"old": True})
+    with pytest.raises(RunError, match=r"hidden_size=8 \(now 9\)"):
+        begin_run(run, Settings(hidden_size=9), (FILES, START), force=False, resume=True)
+    assert run.config_path.is_file()
+    made = begin_run(run, Settings(hidden_size=9), (FILES,), force=True, resume=False)
+    assert made is not None
+    assert not run.config_path.exists()
+    check_same_fit(made, Settings(hidden_size=9), (FILES,))
+    assert begin_run(None, Settings(), (FILES,), force=False, resume=True) is None

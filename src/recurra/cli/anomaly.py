@@ -10,7 +10,7 @@ import typer
 
 from recurra.cli.files import PICTURES, TABLES, check_writable, plain, write_frame
 from recurra.cli.parameters import Config, Force, Json
-from recurra.cli.streams import Key, Seq, Store
+from recurra.cli.streams import From, Key, Seq, Store, To
 
 HELP = """Watch time series for anomalies: train, evaluate, predict, stream.
 
@@ -79,7 +79,8 @@ def train(
       recurra anomaly train cpu.csv --time t --value cpu --out runs/cpu
 
     No labels are needed. Every row of the table is watched with what the rows before it have shown,
-    so the alarms counted here are those that a stream would have raised.
+    so the alarms counted here are those that a stream would have raised (the segment head knows the
+    scale of the whole table).
     """
     from recurra.cli.options import merge_settings, split_names
     from recurra.cli.output import print_json
@@ -229,6 +230,8 @@ def stream(
     store: Store = None,
     key: Key = None,
     seq: Seq = None,
+    from_: From = None,
+    to: To = None,
 ) -> None:
     """Answer each row on stdin with its surprise: JSON lines in, JSON lines out.
 
@@ -246,10 +249,13 @@ def stream(
     by its time or --seq, gets the same answer if it was the last one of its series, or
     "duplicate": true. Without --store and --seq, rows count as they come. Ctrl-C answers what has
     been read, and ends.
+
+    --from and --to take the rows from a topic of an MQTT broker, and publish the answers under one:
+    see docs/streams.md.
     """
     from recurra.cli.streams import run_stream
     from recurra.tasks.anomaly.detector import AnomalyDetector
 
     detector = AnomalyDetector.load(run)
     stepper = detector.stepper(table, key=key, seq=seq, timed=store is not None)
-    run_stream(stepper, stepper.read, store)
+    run_stream(stepper, stepper.read, store, from_, to)

@@ -22,6 +22,7 @@ EXTRAS = {
     "language": ("tokenizers",),
     "sentiment": ("narwhals", "polars", "matplotlib", "scikit-learn"),
     "speech": ("soundfile", "soxr", "kaldi-native-fbank", "jiwer"),
+    "mqtt": ("paho-mqtt",),
     "microphone": ("sounddevice",),
     "translation": ("tokenizers", "sacrebleu", "sacremoses"),
 }

@@ -21,7 +21,7 @@ from recurra.cli.parameters import (
     Steps,
     interruptible,
 )
-from recurra.cli.streams import Key, Seq, Store
+from recurra.cli.streams import From, Key, Seq, Store, To
 
 if TYPE_CHECKING:
     from recurra.tasks.forecasting.forecaster import Forecaster
@@ -296,6 +296,8 @@ def stream(
     store: Store = None,
     key: Key = None,
     seq: Seq = None,
+    from_: From = None,
+    to: To = None,
 ) -> None:
     """Answer each observation on stdin with a fresh forecast: JSON lines in, JSON lines out.
 
@@ -314,12 +316,15 @@ def stream(
     goes on where it was, and first writes its last answers again. A line that was answered before
     (same series, same time or --seq) gets the same answer if it was the last one of its series, or
     "duplicate": true. Ctrl-C answers what has been read, and ends.
+
+    --from and --to take the lines from a topic of an MQTT broker, and publish the answers under
+    one: see docs/streams.md.
     """
     from recurra.cli.streams import run_stream
     from recurra.tasks.forecasting.forecaster import Forecaster
 
     stepper = Forecaster.load(run).stepper(table, key=key, seq=seq)
-    run_stream(stepper, stepper.read, store)
+    run_stream(stepper, stepper.read, store, from_, to)
 
 
 def _check_fine_tuning(

@@ -7,6 +7,7 @@ subwords too, but with other ones each time, as its hash tables are ordered by c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -75,15 +76,37 @@ class SubwordTokenizer:
     def from_json(cls, value: Any) -> Self:
         if not isinstance(value, str):
             raise ValueError("its vocabulary is no text")
+        _check_ours(value)
         try:
-            model = _package().Tokenizer.from_str(value)
+            return cls(_package().Tokenizer.from_str(value))
         except MissingExtraError:
             raise
         except Exception as error:  # the package raises bare ones
             raise ValueError(str(error)) from error
-        if type(model.model).__name__ != "BPE" or model.get_vocab_size() < _LEAST:
-            raise ValueError("its vocabulary is no byte-pair encoding")
-        return cls(model)
+
+
+def _check_ours(text: str) -> None:
+    """Raise ValueError unless this is what `train` makes: the package could do much more.
+
+    A foreign one might drop pieces at random, cut texts, or fill them up until memory ends.
+    """
+    try:
+        whole = json.loads(text)
+        model, cut = whole["model"], whole["pre_tokenizer"]
+        found = [
+            *(whole[name] for name in ("truncation", "padding", "normalizer", "post_processor")),
+            *(model[name] for name in ("dropout", "unk_token", "end_of_word_suffix")),
+            model["continuing_subword_prefix"],
+        ]
+        kinds = [model["type"], cut["type"], whole["decoder"]["type"]]
+        ids = sorted(model["vocab"].values())
+        more = whole["added_tokens"] or cut["add_prefix_space"] or not cut["use_regex"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError("its vocabulary is no byte-pair encoding") from error
+    if kinds != ["BPE", "ByteLevel", "ByteLevel"] or more or any(one is not None for one in found):
+        raise ValueError("its vocabulary is no plain byte-pair encoding of bytes")
+    if ids != list(range(len(ids))) or len(ids) < _LEAST:
+        raise ValueError(f"its ids are not those of {_LEAST} subwords or more, each once")
 
 
 def _package() -> Any:

@@ -8,7 +8,8 @@ neighbours, neither do the tokens: any batch size and order give the same.
     score = log p / ((5 + n) / 6)^α + β Σ_s log min(1, Σ_t weight_ts)
 
 over n tokens, the end included, and the places s of the source that were attended to. Every
-sequence ends: at its greatest length only `end_id` is left. A sentence is done when as many as are
+sequence ends: at its greatest length only `end_id` is left, and probabilities that are no numbers
+are an error. A sentence is done when as many as are
 wanted have ended and no open beam can come before them any more, or when `beam_size` have ended.
 
 Source: Wu et al. 2016, "Google's neural machine translation system", eq. 14.
@@ -23,7 +24,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from recurra.errors import ConfigError
+from recurra.errors import ConfigError, DivergenceError
 
 _BLOCK = 32  # tokens among which the best ones are looked for first
 
@@ -91,7 +92,8 @@ def decode(
 ) -> list[Found]:
     """One sequence for each sentence, each token chosen once: greedy unless told otherwise.
 
-    Raises: ConfigError for lengths below 1.
+    Raises: ConfigError for lengths below 1 and an end that is banned, DivergenceError for
+    probabilities that are NaN.
     """
     _check(rules)
     paths = _Paths()
@@ -105,6 +107,7 @@ def decode(
         paths.add(last, rows, attention)
         log_probs = _restrict(log_probs, rules, numbers, paths.time, 1)
         last = choose(log_probs, numbers)
+        last = torch.where(rules.lengths[numbers] <= paths.time, rules.end_id, last)
         total = total + log_probs.gather(1, last[:, None])[:, 0].double()
         covered = attention if covered is None else covered + attention
         over = last == rules.end_id
@@ -130,7 +133,8 @@ def beam_decode(
 
     The stepper begins with `beam_size` equal rows for each sentence. Fewer than `count` are found
     only where fewer are possible.
-    Raises: ConfigError for sizes below 1, a count above the size, and lengths below 1.
+    Raises: ConfigError for sizes below 1, a count above the size, lengths below 1 and a banned end,
+    DivergenceError for probabilities that are NaN.
     """
     _check(rules)
     if beam_size < 1 or not 1 <= count <= beam_size:
@@ -203,14 +207,11 @@ class _Beams:
 
     def _go_on(self, ranked: Tensor, rows: Tensor, tokens: Tensor, over: Tensor) -> None:
         """The K best open beams of the sentences that are not done."""
-        width = ranked.shape[1]
+        width = ranked.shape[1]  # at least K: there are K rows of at least one token each
         # The open ones first, in their order.
         key = over.long() * width + torch.arange(width)
-        key = torch.nn.functional.pad(key, (0, max(0, self.size - width)), value=2 * width)
-        chosen = key.topk(self.size, largest=False).indices.clamp(max=width - 1)
-        is_open = ~over.gather(1, chosen)
-        is_open[:, width:] = False
-        scores = ranked.gather(1, chosen).masked_fill(~is_open, -torch.inf)
+        chosen = key.topk(self.size, largest=False).indices
+        scores = ranked.gather(1, chosen).masked_fill(over.gather(1, chosen), -torch.inf)
         best = scores.amax(1)
         # log p only falls from here on, and is divided by no more than at the greatest length.
         longest = self.rules.lengths[self.numbers] + 1
@@ -322,7 +323,15 @@ def best_of_rows(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _restrict(log_probs: Tensor, rules: Rules, numbers: Tensor, time: int, size: int) -> Tensor:
-    """log p (N, V) with −inf for what may not come after `time` tokens."""
+    """log p (N, V) with −inf for what may not come after `time` tokens.
+
+    Raises: DivergenceError for log p that are NaN.
+    """
+    if bool(log_probs.isnan().any()):
+        raise DivergenceError(
+            f"the probabilities of token {time + 1} are NaN; expected numbers. The weights are too "
+            "large or damaged: restore them from a copy, or train again with a lower learning rate."
+        )
     must = torch.where(rules.lengths[numbers] <= time, rules.end_id, -1)
     if rules.forced is not None and time < rules.forced.shape[1]:
         must = torch.where(must < 0, rules.forced[numbers, time], must)
@@ -344,7 +353,10 @@ def _restrict(log_probs: Tensor, rules: Rules, numbers: Tensor, time: int, size:
 
 
 def _score(log_probs: Tensor, lengths: int | Tensor, rules: Rules) -> Tensor:
-    return log_probs / ((5 + torch.as_tensor(lengths)) / 6.0) ** rules.length_penalty
+    """log p by its length, whose power is taken number by number: it has one value in any batch."""
+    sizes = [lengths] if isinstance(lengths, int) else lengths.tolist()
+    powers = [((5 + size) / 6) ** rules.length_penalty for size in sizes]
+    return log_probs / torch.tensor(powers, dtype=torch.float64)
 
 
 def _covered(covered: Tensor, numbers: Tensor, rules: Rules) -> Tensor:
@@ -358,3 +370,5 @@ def _covered(covered: Tensor, numbers: Tensor, rules: Rules) -> Tensor:
 def _check(rules: Rules) -> None:
     if len(rules.lengths) and int(rules.lengths.min()) < 1:
         raise ConfigError(f"a greatest length of {int(rules.lengths.min())}; expected 1 or more.")
+    if rules.end_id in rules.banned:
+        raise ConfigError(f"banned holds the end, {rules.end_id}, without which nothing would end.")

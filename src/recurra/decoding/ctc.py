@@ -68,7 +68,7 @@ class GreedyDecoder:
                 self.blanks += 1
             else:
                 self.blanks = 0
-                if label != self._last:
+                if label != self._last or not self._runs:
                     self._runs.append([label, self.frames, self.frames, 0.0])
                 self._runs[-1][2] = self.frames + 1
                 self._runs[-1][3] += probability
@@ -115,21 +115,33 @@ class Scorer(Protocol):
 _NOTHING = Worth(0.0)
 
 
+# Keys are polynomials in the tokens modulo a prime of 127 bits: that two sequences which a beam
+# ever meets have the same one is less likely than 1e-25.
+_BASE, _PRIME = 0x9E3779B97F4A7C15F39CC0605CEDC835, (1 << 127) - 1
+
+
 class _Prefix:
     """A sequence in the beam, as its last token and the sequence before it.
 
+    key           names the sequence, whichever objects it is made of: one that has left the beam
+                  and comes back is another object
     blank, said   log p of the paths that end in a blank, and of those that end in the last token
     """
 
-    __slots__ = ("before", "blank", "said", "token", "worth")
+    __slots__ = ("before", "blank", "key", "said", "token", "worth")
 
     def __init__(self, before: _Prefix | None, token: int, worth: Worth) -> None:
         self.before, self.token, self.worth = before, token, worth
+        self.key = 0 if before is None else before.key_after(token)
         self.blank = self.said = -math.inf
 
     @property
     def log_p(self) -> float:
         return _add(self.blank, self.said)
+
+    def key_after(self, token: int) -> int:
+        """The key of this sequence with another token at its end."""
+        return (self.key * _BASE + token + 1) % _PRIME
 
     def tokens(self) -> tuple[int, ...]:
         found, at = [], self
@@ -186,7 +198,7 @@ class PrefixBeam:
     def _step(self, frame: list[float], likely: list[int]) -> None:
         before = [(one, one.blank, one.said) for one in self._beam]
         # A prefix that is longer by a token may be in the beam already.
-        after = {(id(one.before), one.token): one for one in self._beam}
+        after = {one.key: one for one in self._beam}
         for one, blank, said in before:
             one.blank = _add(blank, said) + frame[self.blank_id]
             one.said = said + frame[one.token] if one.before is not None else -math.inf
@@ -197,9 +209,10 @@ class PrefixBeam:
                 log_p = (blank if label == one.token else both) + frame[label]
                 if log_p == -math.inf:
                     continue
-                longer = after.get((id(one), label))
+                key = one.key_after(label)
+                longer = after.get(key)
                 if longer is None:
-                    longer = after[id(one), label] = _Prefix(one, label, self._worth(one, label))
+                    longer = after[key] = _Prefix(one, label, self._worth(one, label))
                 longer.said = _add(longer.said, log_p)
         ranked = sorted(after.values(), key=lambda one: -one.log_p - one.worth.nats)  # stable
         self._beam = ranked[: self.beam_size]
@@ -219,7 +232,7 @@ class PrefixBeam:
 def align(log_probs: LogProbs, tokens: Sequence[int], blank_id: int = 0) -> list[Emission]:
     """When each token of a sequence is said, by its likeliest path (Viterbi).
 
-    Raises: ShapeError when there are too few frames for the sequence.
+    Raises: ShapeError when there are too few frames for the sequence, or no path of it is possible.
     """
     frames = np.asarray(log_probs, np.float64)
     needed = frames_needed(tokens)
@@ -244,6 +257,10 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank_id: int = 0) -> list
         choices[2, 2:] = np.where(skips[2:], scores[:-2], -np.inf)
         came[t] = choices.argmax(0)
         scores = choices.max(0) + frames[t, labels]
+    if not np.isfinite(scores[-2:].max()):
+        raise ShapeError(
+            "align: every path of the sequence has a token of probability 0, or NaN, at some frame."
+        )
     state = len(labels) - 1 if scores[-1] >= scores[-2] else len(labels) - 2
     states = [state]
     for t in range(len(frames) - 1, 0, -1):

@@ -36,7 +36,7 @@ class Sampler:
     banned              ids that are never drawn
     seed                of the draws; the same one draws the same tokens
 
-    Raises: ConfigError for a value out of range.
+    Raises: ConfigError for a value out of range, and from a draw when no token is left.
 
     >>> sampler = Sampler(top_k=1)
     >>> sampler.draw(torch.tensor([0.2, 0.5, 0.3]).log())
@@ -87,7 +87,9 @@ class Sampler:
 
     def probabilities(self, log_probs: Tensor) -> Tensor:
         """What `draw` draws from: (vocab_size,), 0 where a rule cuts off. Needs a temperature."""
-        scores = self._penalised(log_probs) / self.temperature
+        scores = self._penalised(log_probs)
+        # Less the largest, or a low temperature would overflow.
+        scores = (scores - scores.max()) / self.temperature
         probs = torch.softmax(scores, 0)
         if self.top_k is not None and self.top_k < len(probs):
             probs[probs < probs.topk(self.top_k).values[-1]] = 0
@@ -113,6 +115,11 @@ class Sampler:
             scores[sorted(set(self._said))] -= math.log(self.repetition_penalty)
         if self._banned:
             scores[self._banned] = -math.inf
+        if not torch.isfinite(scores.max()):
+            raise ConfigError(
+                f"no token is left to draw: of {len(scores)} none has a probability and is not "
+                f"banned ({len(self._banned)} are). Ban fewer."
+            )
         return scores
 
 

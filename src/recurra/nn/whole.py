@@ -28,7 +28,7 @@ def can_be_whole(x: Tensor) -> bool:
 
 def whole(x: Tensor) -> Tensor:
     """x in float64, rounded to 20 binary places."""
-    return x.double().mul_(_PLACES).round_().mul_(1 / _PLACES)
+    return (x.double() * _PLACES).round_().mul_(1 / _PLACES)
 
 
 class WholeLinear:

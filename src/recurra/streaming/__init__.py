@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recurra.streaming.engine import Answers as Answers
     from recurra.streaming.engine import StreamEngine as StreamEngine
+    from recurra.streaming.mqtt import MqttSink as MqttSink
+    from recurra.streaming.mqtt import MqttSource as MqttSource
+    from recurra.streaming.mqtt import read_address as read_address
     from recurra.streaming.queue import EventQueue as EventQueue
     from recurra.streaming.session import Event as Event
     from recurra.streaming.session import LineSession as LineSession
     from recurra.streaming.session import serve as serve
+    from recurra.streaming.session import serve_batches as serve_batches
     from recurra.streaming.sqlite import SQLiteStore as SQLiteStore
     from recurra.streaming.stack import StackStepper as StackStepper
     from recurra.streaming.stepper import Stepper as Stepper
@@ -27,12 +31,16 @@ _PUBLIC = {
     "EventQueue": "queue",
     "LineSession": "session",
     "MemoryStore": "store",
+    "MqttSink": "mqtt",
+    "MqttSource": "mqtt",
     "SQLiteStore": "sqlite",
     "StackStepper": "stack",
     "Stepper": "stepper",
     "Store": "store",
     "StreamEngine": "engine",
+    "read_address": "mqtt",
     "serve": "session",
+    "serve_batches": "session",
 }
 
 __all__ = [
@@ -41,12 +49,16 @@ __all__ = [
     "EventQueue",
     "LineSession",
     "MemoryStore",
+    "MqttSink",
+    "MqttSource",
     "SQLiteStore",
     "StackStepper",
     "Stepper",
     "Store",
     "StreamEngine",
+    "read_address",
     "serve",
+    "serve_batches",
 ]
 
 

@@ -50,6 +50,13 @@ class Event(NamedTuple):
     dense: bool = True
 
 
+class Message(NamedTuple):
+    """A line that came under a topic, which its object has as "topic" unless it has its own."""
+
+    body: bytes
+    topic: str
+
+
 class Reader(Protocol):
     """Makes an event of a line's object. Raises: DataError when it cannot be used."""
 
@@ -65,8 +72,8 @@ class LineSession:
         self._read = read
         self._line = 0
 
-    def answer(self, lines: Sequence[bytes]) -> bytes:
-        """The answers to these lines, one line each, after they are committed.
+    def answer(self, lines: Sequence[bytes | Message]) -> bytes:
+        """The answers to these lines or messages, one line each, after they are committed.
 
         Blank lines are passed over, but count. Raises: StoreError when the commit fails.
         """
@@ -75,10 +82,11 @@ class LineSession:
         where: list[int] = []
         for line in lines:
             self._line += 1
-            if not line.strip():
+            body, more = (line, {}) if isinstance(line, bytes) else (line[0], {"topic": line[1]})
+            if not body.strip():
                 continue
             try:
-                events.append(self._read(parse_object(line)))
+                events.append(self._read({**more, **parse_object(body)}))
                 replies.append(events[-1])
             except RecurraError as error:
                 replies.append(self._error(error, self._line))
@@ -152,11 +160,24 @@ def serve(
     First the last committed answers are written again, if there are any. At a signal what has been
     read so far is answered and committed, and an unfinished line is left.
     """
+    return serve_batches(session, lambda stop: _batches(source, stop, most), write)
+
+
+def serve_batches(
+    session: LineSession,
+    batches: Callable[[_Stop], Iterator[Sequence[bytes | Message]]],
+    write: Callable[[bytes], object],
+) -> bool:
+    """As `serve`, of batches that end at a stop.
+
+    The iterator is asked for the next batch when the one before is committed and its answers are
+    written.
+    """
     last = session.engine.last_output()
     if last:
         write(last)
     with _Stop() as stop:
-        for lines in _batches(source, stop, most):
+        for lines in batches(stop):
             write(session.answer(lines))
         return not stop.asked
 

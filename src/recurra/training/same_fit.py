@@ -26,6 +26,29 @@ class Fingerprint(NamedTuple):
     otherwise: str
 
 
+def begin_run(
+    run: RunFolder | None,
+    settings: BaseModel,
+    trained_on: Sequence[Fingerprint],
+    *,
+    force: bool,
+    resume: bool,
+) -> RunFolder | None:
+    """The folder of a run that begins, or goes on; None for one that is not kept.
+
+    To be called when nothing of the run can be refused any more: only now, with `force`, an old one
+    goes.
+    Raises: RunError for a folder in use, and for a resume with other settings or data.
+    """
+    if run is None:
+        return None
+    if resume:
+        check_same_fit(run, settings, trained_on)
+    made = RunFolder.create(run.path, force=force, resume=resume)
+    note_fit(made, settings, trained_on)
+    return made
+
+
 def check_same_fit(run: RunFolder, settings: BaseModel, trained_on: Sequence[Fingerprint]) -> None:
     """Check that a run goes on with what it began with, if it began.
 

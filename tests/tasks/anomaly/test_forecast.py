@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.anomaly.detector import AnomalyDetector
 from recurra.tasks.anomaly.forecast import INPUTS, ForecastHead, weight_shapes
 from recurra.tasks.anomaly.network import ForecastNetwork, learn_weights
+from recurra.training.loop import TrainingResult, train
 
 ROWS = 900
 
@@ -98,7 +100,7 @@ def test_the_same_seed_trains_the_same_weights(table: pl.DataFrame) -> None:
 
 
 def test_what_cannot_be_trained_is_refused(table: pl.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"there are 150 values to learn from, but .* at least 200"):
+    with pytest.raises(DataError, match=r"there are 150 values to learn from, .* at least 200"):
         AnomalyDetector(model="forecaster").fit(table[:150])
     with pytest.raises(ConfigError, match="head='segment' and model='forecaster' do not go"):
         AnomalyDetector(model="forecaster", head="segment")
@@ -106,6 +108,28 @@ def test_what_cannot_be_trained_is_refused(table: pl.DataFrame) -> None:
         AnomalyDetector(minutes=1)
     with pytest.raises(ConfigError, match="steps=5 and minutes=1 both say"):
         AnomalyDetector(model="forecaster", steps=5, minutes=1)
+
+
+def test_short_series_are_learned_from_and_validated_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve values each, two are kept, and the last of these has nothing after it."""
+    results = []
+
+    def keep(*given: Any, **how: Any) -> TrainingResult:
+        results.append(train(*given, **how))
+        return results[0]
+
+    monkeypatch.setattr("recurra.tasks.anomaly.network.train", keep)
+    values = np.random.default_rng(0).normal(size=(20, 12))
+    lanes = [(one, np.zeros((12, 2))) for one in values]
+    learn_weights(lanes, hidden_size=4, seed=0, progress=False, steps=60)
+    assert results[0].best_loss is not None
+    assert results[0].best_loss > 0.1
+
+
+def test_series_of_one_row_are_nothing_to_learn_from() -> None:
+    lanes = [(np.ones(1), np.zeros((1, 2)))] * 250
+    with pytest.raises(DataError, match="0 values to learn from, in series of 3 rows and more"):
+        learn_weights(lanes, hidden_size=4, seed=0, progress=False, steps=1)
 
 
 def test_damaged_weights_are_refused(detector: AnomalyDetector, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurra.tasks.anomaly import segment
 from recurra.tasks.anomaly.heads import make_watch as make_watch_of
 from recurra.tasks.anomaly.lanes import Answer, State
+from recurra.tasks.anomaly.leaky import SCALE
+from recurra.tasks.anomaly.segment import scale_of
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.thresholds import raise_alarms
 from recurra.tasks.anomaly.watch import STATUS, Rows, Watch, watch_series
@@ -73,7 +74,7 @@ def test_rows_one_at_a_time_equal_all_at_once(head: str) -> None:
     """A stream's step and a table's pieces: the same answers and the same state."""
     watch = make_watch(2, head=head)
     values = noise(260, 2)
-    values[180:200] += 30.0
+    values[180:200] += 3000.0
     values[50:70, 0] = values[90:95] = np.nan
     (whole,), after = run(watch, values)
     state = watch.initial_state(1)
@@ -140,29 +141,34 @@ def test_status_says_what_is_the_matter() -> None:
     assert words[250] == "normal"
 
 
-def test_what_channels_show_together_is_each_series_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the joint expert at work, series still do not touch, and learning ends with training."""
-    monkeypatch.setattr(segment, "FIRST", 16)
+def test_what_training_had_is_each_series_own() -> None:
+    """Rows to learn and scale are known from before; series do not touch, and learning ends."""
     watch = make_watch(3, head="segment")
-    every = []
-    for n in range(3):
-        values = noise(150 + 20 * n, 3, n)
-        values[:, 1] = values[:, 0] + 0.05 * values[:, 1]
-        values[120:, 1] = noise(len(values) - 120, 1, 9)[:, 0]  # each by itself is normal
-        every.append(values)
+    every = [noise(150 + 20 * n, 3, n) * 10.0**n for n in range(3)]
+    for values in every:
+        values[120:, 1] += 20 * values[:100, 1].std()
     every[1][50:60, 2] = np.nan
+
+    def know(state: State, place: int, n: int) -> None:
+        first = every[n][:100]
+        watch.know(state, place, np.isfinite(first).sum(axis=0), scale_of(first))
+
     state = watch.initial_state(3)
     for n in range(3):
-        watch.know(state, n, np.isfinite(every[n][:100]).sum(axis=0))
+        know(state, n, n)
+    scales = {name: state[name].copy() for name in SCALE}
     clocks = [np.zeros((len(v), 2)) for v in every]
     together, after = watch_series(watch, state, every, clocks)
     for n, values in enumerate(every):
         own = watch.initial_state(1)
-        watch.know(own, 0, np.isfinite(values[:100]).sum(axis=0))
+        know(own, 0, n)
         (alone,), last = watch_series(watch, own, [values], clocks[n : n + 1])
         same(together[n], alone)
-        assert int(after["joint_rows"][n, 0]) == int(last["joint_rows"][0, 0]) == 100
+        for name, array in last.items():
+            assert np.array_equal(array[0], after[name][n]), name
+        assert all(np.array_equal(after[name][n], scales[name][n]) for name in SCALE)
         assert alone.surprise[130:].mean() > 3 * alone.surprise[80:120].mean()
+        assert (alone.share[130:].argmax(axis=1) == 1).all()
 
 
 def test_missing_rows_leave_the_state_as_it_was() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,7 @@ from recurra.errors import ConfigError, DataError
 from recurra.tasks.forecasting.features import Steps
 from recurra.tasks.forecasting.losses import ErrorUnits, error_units, forecast_loss
 from recurra.tasks.forecasting.schema import build_panel, learn_schema
-from recurra.tasks.forecasting.settings import ModelSettings
+from recurra.tasks.forecasting.settings import Loss, ModelSettings
 
 LEVELS = torch.tensor([0.5])
 
@@ -68,6 +70,38 @@ def test_balanced_loss_lies_between_the_two() -> None:
     assert made.tolist() == [[3.0 * 0.5], [1.0 * 2.0]]
 
 
+def test_huber_loss_squares_small_errors_in_units_of_relative_loss() -> None:
+    # Errors of 1 in steps of 0.4, on a logarithm, and of 3 in steps of 8 by deviation 4.
+    made = forecast_loss(
+        "huber",
+        torch.tensor([[[1.0]], [[0.0]]]),
+        torch.tensor([[2.0], [3.0]]),
+        LEVELS,
+        steps([0.0, 0.0], [0.4, 8.0]),
+        units([True, False]),
+    )
+    assert made.flatten().tolist() == pytest.approx([0.4**2 / (2 * 0.5), 3.0 * 8.0 / 4.0 - 0.25])
+
+
+def test_huber_loss_is_least_between_median_and_mean() -> None:
+    truth = torch.tensor([[0.0], [0.0], [0.0], [1.0]])  # median 0, mean 1/4
+    forecast = torch.linspace(0, 1, 61)
+    deviation = ErrorUnits(torch.zeros(4, dtype=torch.bool), torch.ones(4), torch.ones(4), 1.0, 1.0)
+    total = [
+        forecast_loss(
+            "huber", f.expand(4, 1, 1), truth, LEVELS, steps([0.0] * 4, [1.0] * 4), deviation
+        ).sum()
+        for f in forecast
+    ]
+    # The derivative of 3 f² + (1 − f) − 1/4 is 0 at 1/6.
+    assert forecast[torch.stack(total).argmin()] == pytest.approx(1 / 6)
+
+
+def test_huber_loss_has_no_quantiles() -> None:
+    with pytest.raises(ConfigError, match=r"quantile_levels=\[0.5\], not \[0.1, 0.5, 0.9\]"):
+        Forecaster(horizon=2, loss="huber", quantile_levels=[0.1, 0.5, 0.9])
+
+
 def test_competition_loss_is_the_mean_of_both_measures_on_the_original_scale() -> None:
     # Channel 0: exp(log 10 + 0.5 · 2 log 2) = 20 against 10; channel 1: 3 + 2 · 1 = 5 against 9.
     twice = 2 * float(np.log(2.0))
@@ -100,13 +134,13 @@ def test_units_come_from_training_rows_alone() -> None:
         assert made.deviation.tolist() == pytest.approx([np.std(seen)])
 
 
-@pytest.mark.parametrize("loss", ["scaled", "relative", "balanced", "competition"])
+@pytest.mark.parametrize("loss", get_args(Loss))
 def test_every_loss_learns_a_step_that_repeats(loss: str) -> None:
     values = 10 + 5.0 * (np.arange(160) % 4 == 0)
     frame = pl.DataFrame({"time": days(160), "target": values})
-    forecaster = Forecaster(
-        horizon=4, season=1, context=8, steps=150, hidden_size=16, loss=loss, progress=False
-    )
+    levels = [0.5] if loss == "huber" else [0.1, 0.5, 0.9]
+    shape = {"horizon": 4, "season": 1, "context": 8, "hidden_size": 16, "quantile_levels": levels}
+    forecaster = Forecaster(**shape, steps=150, loss=loss, progress=False)
     forecaster.fit(frame, until="2020-05-15")
     errors = {r["model"]: r["metrics"]["mae"] for r in forecaster.evaluate(frame).results()}
     assert errors["recurra"] < 0.3 * errors["naive"]

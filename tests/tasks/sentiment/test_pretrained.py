@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from tests.tasks.sentiment.reviews import reviews
 
 from recurra import LanguageModel, SentimentClassifier
 from recurra.errors import ConfigError, RunError
+from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.sentiment.learning import _task, plan
 from recurra.tasks.sentiment.network import SentimentNetwork
 from recurra.tasks.sentiment.pretrained import FineTuning, read_pretrained, thaw_steps
@@ -96,6 +99,42 @@ def test_a_language_model_that_does_not_suit_is_refused(
     model.save(tmp_path / "run")
     with pytest.raises(ConfigError, match=words):
         SentimentClassifier(steps=1).fit(reviews(20), pretrain=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("design", "weights", "words"),
+    [
+        (
+            {"hidden_size": 9, "tied": False},
+            {},
+            "a gru of 9 units: layer 0 has .*expected",
+        ),
+        ({"num_layers": 10**8}, {}, "num_layers: .*less than or equal to 64"),
+        ({"cell": "transformer"}, {}, "not those of a transformer of 10 units: .*'transformer'"),
+        ({}, {"embedding.weight": torch.nan}, "NaN or infinite weights"),
+    ],
+)
+def test_a_damaged_language_model_is_refused_before_an_old_run_goes(
+    run: Path, tmp_path: Path, design: dict[str, Any], weights: dict[str, float], words: str
+) -> None:
+    language = RunFolder.open(run, "language")
+    config = language.read_config()["config"]
+    tensors, _ = read_tensors(language.model_path)
+    for name, value in weights.items():
+        tensors[name].fill_(value)
+    damaged = RunFolder.create(tmp_path / "damaged")
+    shutil.copy(language.tokenizer_path, damaged.tokenizer_path)
+    write_tensors(damaged.model_path, tensors)
+    config = {**config, "design": {**config["design"], **design}}
+    damaged.write_config("language", config, (damaged.model_path, damaged.tokenizer_path))
+    SentimentClassifier(steps=1, hidden_size=4, progress=False).fit(
+        reviews(20), out=tmp_path / "old"
+    )
+    with pytest.raises(RunError, match=words):
+        SentimentClassifier(steps=1, progress=False).fit(
+            reviews(20), pretrain=damaged.path, out=tmp_path / "old", force=True
+        )
+    assert SentimentClassifier.load(tmp_path / "old").labels == ("neg", "pos")
 
 
 def test_a_run_of_another_task_is_no_language_model(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_a_translator_that_has_not_learned_is_told_from_one_that_has(model: Tran
     assert any("BLEU 0.00" in note and "Train longer (--minutes" in note for note in notes)
 
 
+def test_sentences_are_named_by_the_lines_they_stood_in(model: Translator) -> None:
+    long = " ".join(SOURCES[:30])
+    evaluation = model.evaluate(["", SOURCES[0], long], ["nichts", TARGETS[0], TARGETS[1]])
+    assert [row.line for row in evaluation.rows] == [2, 3]
+    assert any(note.startswith("line 3 has ") for note in evaluation.notes)
+
+
 def test_the_tokenizer_is_chosen_and_checked(model: Translator) -> None:
     said, reference = ["a b c d!"], ["a b c d?"]
     assert score(said, reference, "none").bleu < score(said, reference).bleu

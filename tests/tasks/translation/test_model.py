@@ -10,7 +10,9 @@ import torch
 from tests.tasks.translation.phrases import TINY, phrases
 
 from recurra import Translator
-from recurra.errors import ConfigError, NotFittedError, RunError
+from recurra.errors import ConfigError, DataError, NotFittedError, RunError
+from recurra.tasks.translation.batches import pad
+from recurra.tasks.translation.searching import NetworkStepper
 
 SOURCES, TARGETS = phrases(180)
 
@@ -82,6 +84,47 @@ def test_an_unknown_word_is_copied_from_where_it_looked(model: Translator) -> No
     assert target.unk_id is not None
     assert one.text.split()[1] == source.split()[looked]
     assert "<unk>" not in one.text
+
+
+def test_a_prefix_is_kept_where_its_words_are_unknown_or_the_end_s_own_name(
+    model: Translator,
+) -> None:
+    for prefix in ("eins giraffe", "<eos>", "eins <eos> hund"):
+        for beams in (1, 3):
+            said = model.translate(["one red cat runs ."], prefixes=[prefix], beam_size=beams)
+            assert said[0].startswith(prefix), (prefix, beams, said)
+
+
+def test_what_sampling_and_search_do_not_know_is_refused(model: Translator) -> None:
+    text = [SOURCES[0]]
+    with pytest.raises(ConfigError, match="'temprature'; did you mean 'temperature'"):
+        model.translate(text, sampling={"temprature": 1.0})
+    with pytest.raises(ConfigError, match="count=2 with sampling, which draws one"):
+        model.translate(text, sampling={}, count=2)
+    with pytest.raises(ConfigError, match=r"beam_size=2\.5; expected a whole number"):
+        model.translate(text, beam_size=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"max_ratio=1e\+300; expected 0 to 1000"):
+        model.translate(text, max_ratio=1e300)
+    with pytest.raises(ConfigError, match=r"length_penalty=200; expected 0 to 10"):
+        model.translate(text, length_penalty=200)
+    with pytest.raises(DataError, match="line 2 holds half a surrogate pair at character 2"):
+        model.translate(["a cat", "a \ud800"])
+    end = model.fitted.tokens.target.end_id
+    with pytest.raises(ConfigError, match="no token is left to draw"):
+        model.translate(text, sampling={"banned": [end]})
+
+
+def test_two_models_together_have_the_mean_of_their_probabilities(model: Translator) -> None:
+    other = Translator(**TINY, steps=2, seed=5, progress=False).fit(*phrases(150))
+    networks = [model.fitted.network, other.fitted.network]
+    tokens, lengths = pad([model.fitted.tokens.read(text) for text in SOURCES[:3]])
+    last = torch.full((3,), model.fitted.tokens.target.end_id)
+    with torch.no_grad():
+        both, _ = NetworkStepper(networks, tokens, lengths, 1).step(last)
+        each = [NetworkStepper([one], tokens, lengths, 1).step(last)[0] for one in networks]
+    mean = (each[0].exp() + each[1].exp()) / 2
+    torch.testing.assert_close(both.exp(), mean)
+    assert not torch.allclose(both, each[0], atol=0.1)
 
 
 def test_alignments_have_a_row_for_each_piece_and_sum_to_one(model: Translator) -> None:

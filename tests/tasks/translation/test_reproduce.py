@@ -25,6 +25,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, rows in PARTS.items():
         for language, side in (("en", SOURCES), ("de", TARGETS), ("fr", TARGETS)):
             lines = "".join(f"{text.capitalize()}\n" for text in side[rows])
+            if name == "train":
+                lines = lines.replace(" ", "\t", 1)
             (folder / f"{name}.{language}.gz").write_bytes(gzip.compress(lines.encode()))
     monkeypatch.setenv("RECURRA_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("RECURRA_CACHE", str(tmp_path / "cache"))
@@ -50,6 +52,7 @@ def test_a_recipe_trains_and_scores_both_protocols(data: Path) -> None:
     assert set(rows["recurra"]) == {
         f"{metric}_{year}" for metric in ("bleu", "cased_bleu", "chrf") for year in (2016, 2017)
     }
+    assert "control characters became blanks in line 1 of train.en.gz" in outcome["notes"]
     model = Translator.load(run_folder(recipe(), 3))
     test = [
         [text.capitalize() for text in side[PARTS["test_2016_flickr"]]]

@@ -21,6 +21,7 @@ from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
 from recurra.tasks.anomaly.frames import answer_frame
 from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.lanes import Array
+from recurra.tasks.anomaly.segment import scale_of
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.stepper import AnomalyStepper
 from recurra.tasks.anomaly.stream import AnomalyStream
@@ -30,7 +31,7 @@ from recurra.tasks.anomaly.watch import Rows, raise_later, watch_series
 
 Names = str | Sequence[str]
 STEPS = 1000
-HELD_ALARMS, MARGIN = 1.0, 1.25
+HELD_ALARMS, MARGIN = 5.0, 1.5
 """Alarmed rows of the segment head for each thousand rows of the second half of training."""
 
 
@@ -46,7 +47,7 @@ class AnomalyDetector:
     head          "alarm" answers when something begins and learns it at once; "segment" compares
                   with what was normal in training, for as long as it lasts
     threshold     surprise from which an alarm is raised. None: 1.15 for the alarm head; for the
-                  other a quarter more than one row in a thousand of the end of training reached
+                  other half more than five rows in a thousand of the end of training reached
     false_alarms  alarms wanted for each thousand rows: the threshold is set so on the training rows
     refractory    rows after an alarm without another one, unless the surprise is
     jump          this much above that of the last one (alarm head only)
@@ -266,7 +267,7 @@ class AnomalyDetector:
             watch.threshold = math.inf
         state = watch.initial_state(len(table.series))
         for n, one in enumerate(table.series):
-            watch.know(state, n, one.counts)
+            watch.know(state, n, one.counts, scale_of(one.values) if watch.head.holds else {})
         answers, state = watch_series(
             watch, state, [one.values for one in table.series], [one.clock for one in table.series]
         )

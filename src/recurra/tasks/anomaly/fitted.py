@@ -16,6 +16,7 @@ from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.anomaly.forecast import weight_shapes
 from recurra.tasks.anomaly.heads import make_watch
 from recurra.tasks.anomaly.lanes import Array, State, take_lanes
+from recurra.tasks.anomaly.leaky import SCALE
 from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.table import Columns, Watched
 from recurra.tasks.anomaly.watch import Rows, Watch, watch_series
@@ -76,7 +77,7 @@ class Fitted:
             if one.name not in self.names:
                 continue
             known = self.names.index(one.name)
-            watch.know(state, n, self.rows[known])
+            watch.know(state, n, self.rows[known], {k: self.state[k][known] for k in SCALE})
             first = int(one.times[:1].astype(np.int64).min(initial=np.iinfo(np.int64).max))
             if len(one) and first > self.last[known]:
                 for name, values in state.items():

@@ -12,15 +12,15 @@ from recurra.tasks.anomaly.settings import AnomalySettings
 from recurra.tasks.anomaly.watch import Head, Watch
 
 
-def make_head(settings: AnomalySettings, channels: int, weights: Mapping[str, Array]) -> Head:
-    """The head of these settings, for series of so many channels; weights of a forecaster."""
+def make_head(settings: AnomalySettings, weights: Mapping[str, Array]) -> Head:
+    """The head of these settings; weights of a forecaster."""
     if settings.model == "forecaster":
         return ForecastHead(weights)
-    return SegmentHead(channels) if settings.head == "segment" else AlarmHead()
+    return SegmentHead() if settings.head == "segment" else AlarmHead()
 
 
 def make_watch(
     settings: AnomalySettings, channels: int, weights: Mapping[str, Array] | None = None
 ) -> Watch:
     """The detector of these settings, for series of so many channels."""
-    return Watch(make_head(settings, channels, weights or {}), channels, settings)
+    return Watch(make_head(settings, weights or {}), channels, settings)

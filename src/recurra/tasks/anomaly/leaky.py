@@ -24,6 +24,8 @@ CLIP_AFTER = 50
 LARGEST = 1e100
 """Values are held to ± this, so that their squares stay finite."""
 SMALLEST = 1e-100
+SCALE = ("rows", "mean", "moment")
+"""The state of a `Scaler`, by name."""
 
 
 class Scaler:

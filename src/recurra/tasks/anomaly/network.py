@@ -32,6 +32,7 @@ from recurra.training.settings import TrainingSettings
 LEAST = 200
 """Values of all channels together without which there is nothing to learn from."""
 _STREAMS, _STEPS = 16, 64
+_SHORTEST = 3  # values of a channel that it can be learned from
 _KEPT = 0.15  # of each channel's values, its last, to choose the best weights by
 
 
@@ -86,16 +87,19 @@ def learn_weights(
     """The numbers of a network trained on lanes of values (n,) with clocks (n, 2).
 
     length is `steps` or `minutes` of the training loop.
-    Raises: DataError when there are fewer than `LEAST` values.
+    Raises: DataError when there are fewer than `LEAST` values in lanes of `_SHORTEST` and more.
     """
-    total = sum(len(values) for values, _ in lanes)
+    long = [(values, clock) for values, clock in lanes if len(values) >= _SHORTEST]
+    total = sum(len(values) for values, _ in long)
     if total < LEAST:
         raise DataError(
-            f"there are {total} values to learn from, but a forecaster needs at least {LEAST}. "
-            "Give more rows, or use model='memory' (--model memory), which learns as it goes."
+            f"there are {total} values to learn from, in series of {_SHORTEST} rows and more, but "
+            f"a forecaster needs at least {LEAST}. Give more rows, or use model='memory' "
+            "(--model memory), which learns as it goes."
         )
-    rows = [_rows(values, clock) for values, clock in lanes if len(values) > 1]
-    ends = [len(one) - max(1, int(_KEPT * len(one))) for one in rows]
+    rows = [_rows(values, clock) for values, clock in long]
+    # Two are kept at least: the last value of a lane has nothing after it to be forecast.
+    ends = [len(one) - max(2, int(_KEPT * len(one))) for one in rows]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ForecastNetwork(hidden_size)

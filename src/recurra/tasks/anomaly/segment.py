@@ -1,17 +1,21 @@
 """The segment head: how far each row is from what was normal in training, for as long as it lasts.
 
-Two experts for each channel, whose evidence l is smoothed and held against the most of training:
+Of each channel, d is the distance of (u, its change, m_10, s_10) from a prototype memory, where
+u = asinh(z), and what is held against it is how far it has lately been:
 
-    memory   l = ln(1 + d / r)      d: distance of the state from the memory, r: the memory's radius
-    joint    l = |u − V Vᵀ u|       V: principal components of all channels, 90 % of the variance
-    e ← e + (l − e) / τ      q ← max(e, q (1 − 1/4000)) while learning      g = e / q
+    b ← b + (d − b) / 1000          e = max(d − b, 0)
+    a ← a + (e − a) / 15            s = e + a / 2
+    y ← y + (s − y) / min(n + 1, max(50, N / 4))   while learning the n-th of N rows; y_0 = 1
+    surprise = Σ s / (ln 10 · Σ y)                   over the channels of a series
 
-A lane learns its first rows, as many as training had; then scale, memory, V and q stay as they are,
-so a strange stretch stays strange. g is about 1 when a channel is as strange as it was once in
-4,000 rows of training, which is 3.6 in −log10; u = asinh(z) grows without bound, but not so fast
-that one channel hides all others. With several channels g² is that of the joint expert and a tenth
-of the memory's; with one there is the memory alone. The surprise of a series is 3.6 times the mean
-of its channels' g. V is found anew whenever the rows learned have doubled.
+A lane learns its first rows, as many as training had; then memory and y stay as they are. So a
+strange stretch stays strange, and what lasts for a thousand rows becomes the new normal. d grows
+with ln z: a channel that is far off counts for more than one that is a little off, but does not
+hide all others. The surprise is −log10 of the tail of s, were it exponential with the mean y.
+
+What training had sets the scale of z, m and s of its rows, before the first of them is watched:
+prototypes of one scale say nothing about distances in another. Without training the scale is
+learned with the rows.
 """
 
 from __future__ import annotations
@@ -28,23 +32,18 @@ LEARN = 1000
 TAUS = (10, 30, 100)
 CAPACITY = 200
 DRIFT = float(np.arcsinh(4.0))
-SMOOTH, JOINT_SMOOTH, MEMORY = 5.0, 20.0, 4000.0
-FIRST = 256
-"""Rows after which the components are found first; they are used once there are twice as many."""
-RARE = float(np.log10(MEMORY))
-_LEAST, _JOINT_LEAST = 0.05, 0.1
-_SHARE, _MOST = 0.9, 30.0
-_PART = 0.1  # of the memory's g², where there is a joint expert
+LASTING, SMOOTH, PART = 1000.0, 15.0, 0.5
+_SHORTEST, _SHARE = 50, 4  # of the yardstick's rows: these, or a quarter of all
+_LEAST = 0.01  # of the yardstick: what never varied is not infinitely strange when it does
 
 
 class SegmentHead:
     """Strangeness of each lane's rows; everything it remembers is in the arrays of its state."""
 
-    threshold = 2.0 * RARE
+    threshold = 3.0
     holds = True
 
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
+    def __init__(self) -> None:
         self.scaler = Scaler()
         self.leaky = LeakyMeans(TAUS)
         self.memory = PrototypeMemory([4], [CAPACITY])
@@ -55,114 +54,75 @@ class SegmentHead:
             **self.scaler.initial_state(lanes),
             **self.leaky.initial_state(lanes),
             **self.memory.initial_state(lanes),
+            "scaled": np.zeros(lanes, bool),
             "seen": np.zeros(lanes, np.int64),
             "learning": np.full(lanes, LEARN),
             "last": np.zeros(lanes),
+            "lasting": np.zeros(lanes),
             "smooth": np.zeros(lanes),
-            "most": np.full(lanes, _LEAST),
+            "usual": np.ones(lanes),
             "reach": np.full(lanes, START),
-            **(self._initial_joint(lanes) if self.channels > 1 else {}),
-        }
-
-    def _initial_joint(self, lanes: int) -> State:
-        """Of a series' joint rows each lane holds its own row: products (C,), rest (C,)."""
-        return {
-            "products": np.zeros((lanes, self.channels)),
-            "rest": np.zeros((lanes, self.channels)),
-            "joint_rows": np.zeros(lanes, np.int64),
-            "joint_smooth": np.zeros(lanes),
-            "joint_most": np.full(lanes, _JOINT_LEAST),
         }
 
     def run(self, state: State, x: Array, clock: Array) -> Answer:
-        """Look at rows x (T, L), and learn them while the lane is learning; no use of the clock."""
+        """Look at rows x (T, L), and learn them while the lane is learning; no use of the clock.
+
+        The answer's surprise is s, its detail y before each row.
+        """
         x = np.minimum(np.maximum(x, -LARGEST), LARGEST)
-        is_first = state["rows"] == 0
+        is_first = state["seen"] == 0
         if not is_first.any():
             is_first = None
         seen = state["seen"] + np.arange(len(x))[:, None]
         learns = seen < state["learning"]
-        scale = self.scaler.run(state, x, learns)
+        scale = self.scaler.run(state, x, learns & ~state["scaled"])
         z = (x - scale[0]) / scale[1]
         if is_first is not None:
-            z[0, is_first] = 0.0
+            z[0, is_first & ~state["scaled"]] = 0.0
         u = np.arcsinh(z)
         means, squares = self.leaky.run(state, u[:, :, None], is_first)
         answered = expect(state, scale, means[:-1, :, 0], squares[:-1, :, 1], u, x, is_first)
         columns = [u, changes(state, u, is_first), means[1:, :, 0], np.sqrt(squares[1:, :, 0])]
         features = np.stack(columns, axis=2).astype(np.float32)
-        distance, radius = self.memory.run(state, features, learns)
-        strange = np.log1p(distance[:, :, 0] / radius[:, :, 0])
-        ratio = self._against_most(state, strange, learns)
+        distance, _ = self.memory.run(state, features, learns)
+        evidence, usual = self._evidence(state, distance[:, :, 0], seen, learns)
         state["seen"] += len(x)
         drifted = (np.abs(means[1:, :, 2]) > DRIFT) & (seen >= TAUS[2])
-        return Answer(ratio, *answered, u, drifted)
+        return Answer(evidence, *answered, usual, drifted)
 
-    def _against_most(self, state: State, strange: Array, learns: Flags) -> Array:
-        """g (T, L) of the memories."""
-        smooth, most = state["smooth"], state["most"]
-        ratio = np.empty(strange.shape)
-        for t, row in enumerate(strange):
-            smooth += (row - smooth) / SMOOTH
-            np.divide(smooth, most, out=ratio[t])
-            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _LEAST)
-            most[...] = np.where(learns[t], np.maximum(smooth, faded), most)
-        return ratio
+    def _evidence(
+        self, state: State, distance: Array, seen: Whole, learns: Flags
+    ) -> tuple[Array, Array]:
+        """s and y (T, L) of distances d (T, L), y from before each row."""
+        lasting, smooth, usual = state["lasting"], state["smooth"], state["usual"]
+        evidence, before = np.empty(distance.shape), np.empty(distance.shape)
+        above = np.empty(len(lasting))
+        longest = np.maximum(state["learning"] // _SHARE, _SHORTEST)
+        rate = np.where(learns, 1.0 / np.minimum(seen + 2, longest), 0.0)
+        for t, row in enumerate(distance):
+            np.maximum(row - lasting, 0.0, out=above)
+            lasting += (row - lasting) / LASTING
+            smooth += (above - smooth) / SMOOTH
+            np.add(above, PART * smooth, out=evidence[t])
+            before[t] = usual
+            usual += (evidence[t] - usual) * rate[t]
+        return evidence, before
 
-    def together(self, lanes: State, ratio: Array, u: Array, known: Flags) -> Array:
-        """g (T, S, C) of each channel after its lanes were run, with the joint expert's part."""
-        if self.channels == 1:
-            return ratio
-        # How many values each lane had seen after each row.
-        seen = np.cumsum(known, axis=0)
-        seen += lanes["seen"].reshape(known.shape[1:]) - seen[-1]
-        still = seen <= lanes["learning"].reshape(known.shape[1:])
-        joint, found = np.empty(ratio.shape), np.empty((*ratio.shape[:2], 1), bool)
-        u = np.where(known, u, 0.0)
-        for t in range(len(ratio)):
-            joint[t], found[t] = self._joint(lanes, u[t], np.any(still[t], axis=1), known[t])
-        both = np.sqrt(joint**2 + _PART * np.nan_to_num(ratio) ** 2)
-        return np.where(known, np.where(found, both, ratio), np.nan)
-
-    def _joint(self, lanes: State, u: Array, learns: Flags, known: Flags) -> tuple[Array, Flags]:
-        """The joint expert's g (S, C) of one row, and whether it is there yet (S, 1)."""
-        rest = lanes["rest"].reshape(len(u), self.channels, self.channels)
-        # Multiplied and added up by hand: a matrix product's bits depend on how many there are.
-        away = np.abs(np.add.reduce(rest * u[:, None, :], axis=2))
-        smooth, most = (lanes[f"joint_{name}"].reshape(u.shape) for name in ("smooth", "most"))
-        smooth += (away - smooth) / JOINT_SMOOTH
-        joint = smooth / most
-        found = lanes["joint_rows"].reshape(u.shape)[:, :1] >= 2 * FIRST
-        if learns.any():
-            faded = np.maximum(most * (1.0 - 1.0 / MEMORY), _JOINT_LEAST)
-            most[learns] = np.maximum(smooth, faded)[learns]
-            self._learn_joint(lanes, u, np.flatnonzero(learns & known.any(axis=1)))
-        return joint, found
-
-    def _learn_joint(self, lanes: State, u: Array, series: Whole) -> None:
-        """Take in u (S, C) of some series; when their rows have doubled, find the components."""
-        square = (len(u), self.channels, self.channels)
-        products, rest = lanes["products"].reshape(square), lanes["rest"].reshape(square)
-        rows = lanes["joint_rows"].reshape(len(u), self.channels)
-        products[series] += u[series, :, None] * u[series, None, :]
-        rows[series] += 1
-        for n in series:
-            count = int(rows[n, 0])
-            if count >= FIRST and count & (count - 1) == 0:
-                rest[n] = unexplained(products[n] / count)
+    def together(self, lanes: State, surprise: Array, detail: Array, known: Flags) -> Array:
+        """Each channel's part (T, S, C) of the surprise: s / (ln 10 · Σ y), y of known channels."""
+        usual = np.add.reduce(np.where(known, detail, 0.0), axis=2)[:, :, None]
+        return np.asarray(surprise / (np.log(10.0) * np.maximum(usual, _LEAST)))
 
     def join(self, surprise: Array) -> Array:
-        """Surprise (...,) of g (..., C), NaN where there is none: their mean, in −log10."""
+        """The sum of the channels (..., C), NaN where there is none."""
         known = np.isfinite(surprise)
-        held = np.minimum(np.where(known, surprise, 0.0), _MOST)
-        mean = np.add.reduce(held, axis=-1) / np.maximum(known.sum(axis=-1), 1)
-        return np.where(known.any(axis=-1), RARE * mean, np.nan)
+        total = np.add.reduce(np.where(known, surprise, 0.0), axis=-1)
+        return np.where(known.any(axis=-1), total, np.nan)
 
 
-def unexplained(moments: Array) -> Array:
-    """I − V Vᵀ (C, C) for the fewest principal components V with 90 % of the variance."""
-    strength, components = np.linalg.eigh(moments)
-    strength, components = strength[::-1], components[:, ::-1]
-    share = np.cumsum(strength) / max(float(strength.sum()), 1e-300)
-    kept = components[:, : int(np.searchsorted(share, _SHARE)) + 1]
-    return np.asarray(np.eye(len(moments)) - kept @ kept.T)
+def scale_of(values: Array) -> State:
+    """What `Scaler` makes of rows (n, C), NaN where missing: its state, an array (C,) each."""
+    scaler = Scaler()
+    state = scaler.initial_state(values.shape[1])
+    scaler.run(state, np.clip(values, -LARGEST, LARGEST), np.isfinite(values))
+    return state

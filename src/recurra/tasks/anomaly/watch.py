@@ -7,7 +7,7 @@ are left out of it; their lanes wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -113,10 +113,18 @@ class Watch:
             "alarmed": np.zeros(series),
         }
 
-    def know(self, state: State, series: int, rows: Whole) -> None:
-        """Tell a head that stops learning how many values (C,) of a series training had."""
-        if "learning" in state:
+    def know(
+        self, state: State, series: int, rows: Whole, scale: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
+        """Tell a head that stops learning how many values (C,) of a series training had.
+
+        And their scale, with arrays (C,); other heads find theirs as they go.
+        """
+        if self.head.holds:
             state["learning"][series] = rows
+            state["scaled"][series] = rows > 0
+            for name, values in scale.items():
+                state[name][series] = values
 
     def piece(self, series: int) -> int:
         """How many rows to look at together with so many series."""

@@ -81,7 +81,10 @@ class AutoregressiveNetwork(nn.Module):
         """Quantiles (N, horizon, Q); `future` and `lengths` are for designs that read them."""
         drawn = self.draw(window, extra, self.get_buffer("shares"))
         levels = torch.tensor(self.settings.quantile_levels, dtype=drawn.dtype, device=drawn.device)
-        return torch.quantile(drawn, levels, dim=1).movedim(0, -1)
+        # Path k of P in order stands for the share (k + 1/2) / P, and torch's for k / (P − 1).
+        paths = drawn.shape[1]
+        at = ((levels * paths - 0.5) / (paths - 1)).clamp(0, 1)
+        return torch.quantile(drawn, at, dim=1).movedim(0, -1)
 
     def teach(self, window: Tensor, extra: Tensor, truth: Tensor) -> Tensor:
         """Quantiles (N, horizon, Q) of each row ahead given the true rows (N, horizon) before it.

@@ -88,8 +88,7 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
     """Inputs of the steps at `row` (N,) of `channel` (N,), counted from its start."""
     offset, first = panel.offset[channel], panel.first[channel]
     position = offset + row
-    back = torch.arange(settings.context - 1, -1, -1)
-    raw = _gather(panel.values, position[:, None] - back, first, position)
+    raw = _windows(panel.values, position, settings.context, first, position)
     running = panel.scale[position][:, None]
     level, scale = level_and_scale(raw, running, settings)
     if settings.windowed:
@@ -97,9 +96,9 @@ def make_steps(panel: Panel, channel: Tensor, row: Tensor, settings: ModelSettin
         which = torch.nn.functional.one_hot(panel.target[channel], targets).float()
         window = ((raw - level) / scale).clamp(-CLIP, CLIP).float()
         return Steps(channel, row, window, which, level, scale)
-    before = _gather(panel.values, position[:, None] - settings.stride - back, first, position)
+    before = _windows(panel.values, position - settings.stride, settings.context, first, position)
     previous, _ = level_and_scale(before, running, settings)
-    age = _gather(panel.age, position[:, None] - back, first, position)
+    age = _windows(panel.age, position, settings.context, first, position)
 
     extra = [
         (level - panel.mean[position][:, None]) / running,
@@ -138,18 +137,34 @@ def make_future(panel: Panel, steps: Steps, settings: ModelSettings) -> Tensor:
     return torch.cat(parts, dim=2).nan_to_num(0.0).clamp(-CLIP, CLIP).float()
 
 
-def _gather(values: Tensor, position: Tensor, first: Tensor, origin: Tensor) -> Tensor:
-    """values[position]; before the first observed row that row is read, but none after `origin`."""
+def _windows(values: Tensor, end: Tensor, width: int, first: Tensor, origin: Tensor) -> Tensor:
+    """The `width` values (N, width) up to each `end` (N,).
+
+    Before the first observed row that row is read, but none after `origin`.
+    """
+    start = end - (width - 1)
+    short = torch.nonzero(start < first).squeeze(1)
+    if len(short) == len(end):
+        return _gather(values, end, width, first, origin)
+    # Rows that lie in a piece are copied as such, at a third of the time of single values.
+    rows: Tensor = values.unfold(0, width, 1)[start.clamp(min=0)]
+    if len(short):
+        rows[short] = _gather(values, end[short], width, first[short], origin[short])
+    return rows
+
+
+def _gather(values: Tensor, end: Tensor, width: int, first: Tensor, origin: Tensor) -> Tensor:
+    position = end[:, None] - torch.arange(width - 1, -1, -1)
     return values[torch.minimum(torch.maximum(position, first[:, None]), origin[:, None])]
 
 
 def _profile(values: Tensor, position: Tensor, first: Tensor, settings: ModelSettings) -> Tensor:
     """Mean shape (N, profile_size) of the seasons before each position that are known whole."""
     seasons, period = settings.profile, settings.period
-    back = torch.arange(seasons * period - 1, -1, -1)
-    read = _gather(values, position[:, None] - back, first, position)
+    read = _windows(values, position, seasons * period, first, position)
     read = read.view(-1, seasons, period)
-    known = (position[:, None] - back[::period] >= first[:, None]).to(read.dtype)
+    begins = position[:, None] + 1 - period * torch.arange(seasons, 0, -1)
+    known = (begins >= first[:, None]).to(read.dtype)
     shape = (read - read.mean(2, keepdim=True))[..., : settings.profile_size]
     total = torch.einsum("nsk,ns->nk", shape, known)
     return total / known.sum(1, keepdim=True).clamp(min=1)

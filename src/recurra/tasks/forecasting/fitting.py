@@ -15,7 +15,7 @@ from recurra.tasks.forecasting.autoregressive import AutoregressiveNetwork
 from recurra.tasks.forecasting.counts import count_loss
 from recurra.tasks.forecasting.encode import Network, forecast_rows
 from recurra.tasks.forecasting.features import Steps, make_future, make_steps
-from recurra.tasks.forecasting.losses import error_units, forecast_loss
+from recurra.tasks.forecasting.losses import error_units, forecast_loss, huber, relative_unit
 from recurra.tasks.forecasting.panel import Panel
 
 MAX_VALIDATION_ORIGINS = 512
@@ -148,15 +148,21 @@ class ForecastTask:
         return made.flatten(0, 1)
 
     def validate(self) -> float | None:
-        """Pinball loss in units of each origin's scale, over the rows kept from training."""
+        """Pinball loss in units of each origin's scale, over the rows kept from training.
+
+        With loss="huber" that loss itself, which has other weights at its best.
+        """
         channel, row = self.validation
         if not len(channel):
             return None
         quantiles = forecast_rows(self.model, self.panel, channel, row)
         truth = self._truth(channel, row)
         known = torch.isfinite(truth)
-        each = pinball(quantiles, torch.where(known, truth, 0.0), self.levels.double())
-        each = each / self._scale(channel, row)
+        filled = torch.where(known, truth, 0.0)
+        if self.model.settings.loss == "huber":
+            each = huber((filled - quantiles[..., 0]) / relative_unit(self.units, channel))
+        else:
+            each = pinball(quantiles, filled, self.levels.double()) / self._scale(channel, row)
         return float(torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1))
 
     def windows(self, channel: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ from recurra.tasks.forecasting.updating import (
     update_states,
 )
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 
 class Forecaster:
@@ -75,8 +75,8 @@ class Forecaster:
     cell            "gru", "lstm" or "rnn", with hidden_size, num_layers, dropout
     quantile_levels quantiles to forecast; the median must be among them
     loss            what errors are measured in: "scaled" by each window's spread, "relative" to the
-                    series, "balanced" between these two, or by the two measures of "competition"s;
-                    see `losses.py`
+                    series, "balanced" between these two, by the two measures of "competition"s, or
+                    "huber" for a point forecast judged by its squares; see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
     level           rows whose mean is a window's level; a season, or the last row alone when None
@@ -268,12 +268,13 @@ class Forecaster:
     ) -> Self:
         """Train on a table, from fresh weights or those of `start`."""
         chosen = plan(table, self.settings, start)
-        if resume and out is not None:
-            check_same_fit(RunFolder(out), self.settings, trained_on(table, start))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        run = None if out is None else RunFolder.create(out, force=force, resume=resume)
-        if run is not None:
-            note_fit(run, self.settings, trained_on(table, start))
+        run = begin_run(
+            None if out is None else RunFolder(out),
+            self.settings,
+            trained_on(table, start),
+            force=force,
+            resume=resume,
+        )
         self._fitted, self.result = learn(
             chosen, None if run is None else run.path, resume=resume, progress=self.progress
         )

@@ -4,14 +4,17 @@ scaled       the step's own scale c: every window counts alike, calm or not
 relative     the modelled scale, which for a target modelled by its logarithm is relative error;
              otherwise the channel's deviation in training: turbulent windows count for more
 balanced     the geometric mean of these two units, so between both
+huber        in units of "relative", the square of errors up to half a unit and their size beyond:
+             for a point forecast that is judged by squared errors, and lies between median and mean
 competition  on the original scale, the mean of the two errors of forecasting competitions, each
              next to what seasonal naive makes of the last training window of all channels:
              ½ (|e| / mean |y_t − y_{t−season}|) / mase_naive + ½ (|e| / ½(|y| + |f|)) / smape_naive
 
 |e| is the pinball loss of all quantile levels, which for the median is the absolute error.
 
-Source: MASE, Hyndman and Koehler 2006; sMAPE and their mean, Makridakis et al. 2020, "The M4
-Competition", section 3; here the weights come from training rows.
+Source: Huber 1964, "Robust Estimation of a Location Parameter"; MASE, Hyndman and Koehler 2006;
+sMAPE and their mean, Makridakis et al. 2020, "The M4 Competition", section 3; here the weights come
+from training rows.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from recurra.tasks.forecasting.panel import Panel
 from recurra.tasks.forecasting.settings import Loss, ModelSettings
 
 LARGEST_EXPONENT = 20.0
+SQUARED_UP_TO = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,13 @@ def forecast_loss(
     """
     if kind == "scaled":
         return pinball(quantiles, truth, levels)
-    logs = units.logarithm[steps.channel][:, None].to(truth.device)
     level, scale = steps.level.to(truth), steps.scale.to(truth)
-    if kind in ("relative", "balanced"):
-        deviation = units.deviation[steps.channel][:, None].to(truth)
-        weight = torch.where(logs, scale, scale / deviation)
+    if kind in ("relative", "balanced", "huber"):
+        weight = scale / relative_unit(units, steps.channel).to(truth)
+        if kind == "huber":
+            return huber(weight * (truth - quantiles[..., 0]))
         return pinball(quantiles, truth, levels) * (weight if kind == "relative" else weight.sqrt())
+    logs = units.logarithm[steps.channel][:, None].to(truth.device)
     unit = torch.where(logs, steps.level.to(truth.device).exp(), 1.0)
     unit = (unit / units.step[steps.channel][:, None].to(unit)).to(truth)
     y = _original(truth, logs, level, scale)
@@ -109,6 +114,19 @@ def forecast_loss(
     mase = unit * pinball(f, y, levels)
     smape = tilted((y[..., None] - f) / size, levels)
     return 0.5 * (mase / units.mase + smape / units.smape)
+
+
+def relative_unit(units: ErrorUnits, channel: Tensor) -> Tensor:
+    """What "relative" errors of channels (N,) are divided by on the modelled scale: (N, 1)."""
+    unit = torch.where(units.logarithm[channel], 1.0, units.deviation[channel])
+    return unit.unsqueeze(1)
+
+
+def huber(error: Tensor) -> Tensor:
+    """e² / 2δ up to |e| = δ, and |e| − δ / 2 beyond: as steep as |e| there."""
+    size = error.abs()
+    square = error.square() / (2 * SQUARED_UP_TO)
+    return torch.where(size <= SQUARED_UP_TO, square, size - SQUARED_UP_TO / 2)
 
 
 def _original(value: Tensor, logs: Tensor, level: Tensor, scale: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from recurra.nn.quantile import check_quantile_levels
 from recurra.runs import MOST_MEMBERS
 
 QUANTILE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-Loss = Literal["scaled", "relative", "balanced", "competition"]
+Loss = Literal["scaled", "relative", "balanced", "competition", "huber"]
 Head = Literal["quantiles", "counts"]
 Design = Literal["forking", "segments", "autoregressive"]
 Weights = Literal["equal", "validation"]
@@ -284,6 +284,15 @@ class ForecasterSettings(CheckedModel):
     @classmethod
     def _check_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return check_quantile_levels(value)
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> ForecasterSettings:
+        if self.loss == "huber" and self.quantile_levels != (0.5,):
+            raise ValueError(
+                "loss='huber' makes one point forecast and no quantiles; expected "
+                f"quantile_levels=[0.5], not {list(self.quantile_levels)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_weights(self) -> ForecasterSettings:

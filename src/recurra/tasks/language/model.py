@@ -22,7 +22,7 @@ from recurra.tasks.language.learning import (
 from recurra.tasks.language.settings import CellName, LanguageSettings, decide
 from recurra.tasks.language.text_stream import TextStream, check_length
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -165,12 +165,7 @@ class LanguageModel:
         # The ids lie beside the run, where there is room for it too; the folder may not exist yet.
         folder = run.path.parent if run is not None and run.path.parent.is_dir() else None
         chosen = plan(_paths(paths), _paths(valid), self.settings, folder)
-        if resume and run is not None:
-            check_same_fit(run, self.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, self.settings, trained_on(chosen))
+        run = begin_run(run, self.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run, self.settings.model_dump(mode="json"))

@@ -25,7 +25,7 @@ from recurra.tasks.sentiment.pretrained import read_pretrained
 from recurra.tasks.sentiment.settings import Pooling, SentimentSettings
 from recurra.tasks.sentiment.stream import OpinionStream
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 
 class SentimentClassifier:
@@ -178,12 +178,7 @@ class SentimentClassifier:
             self.settings,
             None if pretrain is None else read_pretrained(pretrain),
         )
-        if resume and run is not None:
-            check_same_fit(run, chosen.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen.settings, trained_on(chosen))
+        run = begin_run(run, chosen.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run)

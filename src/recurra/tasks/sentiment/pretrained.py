@@ -44,9 +44,9 @@ class _Design(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     cell: str
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1)
-    embedding_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1, le=65_536)
+    num_layers: int = Field(ge=1, le=64)
+    embedding_size: int = Field(ge=1, le=65_536)
     tied: bool
     norm: bool
     residual: bool
@@ -94,14 +94,32 @@ class Pretrained:
         network.embedding.weight.copy_(self.vectors[at])
         if network.grams is not None:
             network.grams.weight.zero_()
+        for layer, parameters in zip(network.layers, self.layers, strict=True):
+            layer.load_state_dict(parameters)
+
+    def check_layers(self) -> None:
+        """Compare the layers with those of a network of `settings`, for which no memory is taken.
+
+        Raises: RunError when one is another, or holds numbers that are not finite.
+        """
+        what = (
+            f"{self.source}: its layers are not those of a {self.cell} of {self.hidden_size} units"
+        )
+        advice = "Restore all files from the same run."
         try:
-            for layer, parameters in zip(network.layers, self.layers, strict=True):
-                layer.load_state_dict(parameters)
-        except RuntimeError as error:
-            raise RunError(
-                f"{self.source}: its layers are not those of a {self.cell} of {self.hidden_size} "
-                f"units: {str(error).splitlines()[-1].strip()} Restore all files from the same run."
-            ) from error
+            settings = self.settings(SentimentSettings())
+            with torch.device("meta"):
+                mould = SentimentNetwork(1, 2, settings)
+        except (RuntimeError, ConfigError) as error:
+            raise RunError(f"{what}: {str(error).splitlines()[0]} {advice}") from error
+        for number, (layer, found) in enumerate(zip(mould.layers, self.layers, strict=True)):
+            wanted = {name: tuple(one.shape) for name, one in layer.state_dict().items()}
+            shapes = {name: tuple(one.shape) for name, one in found.items()}
+            if shapes != wanted:
+                raise RunError(f"{what}: layer {number} has {shapes}, expected {wanted}. {advice}")
+        tensors = [self.vectors, *(one for layer in self.layers for one in layer.values())]
+        if not all(bool(torch.isfinite(one).all()) for one in tensors):
+            raise RunError(f"{self.source} has NaN or infinite weights. {advice}")
 
 
 class FineTuning(SentimentTask):
@@ -136,8 +154,8 @@ def read_pretrained(path: str | Path) -> Pretrained:
         design = _Design.model_validate(sealed["config"].get("design"))
     except ValidationError as error:
         raise RunError(
-            f"{run.config_path} describes no language model: {str(error).splitlines()[0]} Restore "
-            "it from a copy or train again."
+            f"{run.config_path} describes no language model: {_first(error)}. Restore it from a "
+            "copy or train again."
         ) from error
     tokenizer = read_tokenizer(run.tokenizer_path)
     _check_design(run, design, getattr(tokenizer, "kind", None))
@@ -159,7 +177,7 @@ def read_pretrained(path: str | Path) -> Pretrained:
     vectors = embedding[[tokenizer.unk_id, *first.values()]]
     if design.tied:  # as the language model reads them
         vectors = vectors * math.sqrt(design.embedding_size)
-    return Pretrained(
+    found = Pretrained(
         str(path),
         tuple(first),
         vectors,
@@ -168,6 +186,13 @@ def read_pretrained(path: str | Path) -> Pretrained:
         design.embedding_size if design.tied and design.num_layers == 1 else design.hidden_size,
         checksum(run.model_path),
     )
+    found.check_layers()
+    return found
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
 def thaw_steps(steps_per_epoch: int, steps: int | None, groups: int) -> int:

@@ -27,7 +27,7 @@ from recurra.tasks.speech.settings import CellName, Criterion, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 Table = str | Path | Sequence[tuple[Any, str]]
 """A .csv, .tsv or .jsonl file, or pairs (audio, text): a path, or samples at the model's rate."""
@@ -194,12 +194,7 @@ class Transcriber:
             source, valid_source, self.settings, noise=noise, skip_bad=skip_bad, folder=folder
         )
         self.findings = chosen.findings
-        if resume and run is not None:
-            check_same_fit(run, self.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, self.settings, trained_on(chosen))
+        run = begin_run(run, self.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(
             chosen, self.settings, run, resume=resume, progress=self.progress
         )

@@ -32,7 +32,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """One sentence: what was to be said, what was said, chrF of it (0 to 100)."""
+    """One sentence: where it stood, what was to be said, what was said, chrF of it (0 to 100)."""
 
     line: int
     source: str
@@ -102,13 +102,14 @@ def evaluate(
     Raises: MissingExtraError without sacrebleu, ConfigError for a tokenizer it has not.
     """
     check_tokenizer(tokenize)
-    found, notes = translate(several, pairs.source, how)
+    lines = [pairs.line(k) for k in range(len(pairs))]
+    found, notes = translate(several, pairs.source, how, lines=lines)
     best = [one[0] for one in found]
     said = [one.text for one in best]
     rows = tuple(
-        Row(k, source, reference, text, value)
-        for k, (source, reference, text, value) in enumerate(
-            zip(pairs.source, pairs.target, said, sentence_chrf(said, pairs.target), strict=True), 1
+        Row(*row)
+        for row in zip(
+            lines, pairs.source, pairs.target, said, sentence_chrf(said, pairs.target), strict=True
         )
     )
     ours = score(said, pairs.target, tokenize)

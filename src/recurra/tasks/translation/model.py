@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,7 +28,7 @@ from recurra.tasks.translation.settings import Tokens, TranslationSettings
 from recurra.tasks.translation.stream import TranslationStream
 from recurra.tasks.translation.translate import Translation, check_same_tokens, translate
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import check_same_fit, note_fit
+from recurra.training.same_fit import begin_run
 
 
 class Translator:
@@ -163,12 +164,7 @@ class Translator:
             run.check_free(force=force, resume=resume)
         kept = valid if valid is None or isinstance(valid, Pairs) else read_pairs(*valid)
         chosen = plan(_pairs(source, target), kept, self.settings)
-        if resume and run is not None:
-            check_same_fit(run, chosen.settings, trained_on(chosen))
-        # Only now, when nothing of the new run can be refused any more, an old one may go.
-        if run is not None:
-            run = RunFolder.create(run.path, force=force, resume=resume)
-            note_fit(run, chosen.settings, trained_on(chosen))
+        run = begin_run(run, chosen.settings, trained_on(chosen), force=force, resume=resume)
         self._fitted, self.result = learn(chosen, run, resume=resume, progress=self.progress)
         if run is not None:
             self.fitted.save(run)
@@ -185,8 +181,11 @@ class Translator:
         seed: int = 0,
         **search: Any,
     ) -> list[str]:
-        """The best translation of each text; see `translate_all` for the arguments."""
-        several, _ = self.translate_all(
+        """The best translation of each text; see `translate_all` for the arguments.
+
+        Warns of texts that were translated in pieces.
+        """
+        several, notes = self.translate_all(
             texts,
             beam_size=beam_size,
             prefixes=prefixes,
@@ -195,6 +194,8 @@ class Translator:
             seed=seed,
             **search,
         )
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
         return [best[0].text for best in several]
 
     def translate_all(
@@ -224,11 +225,19 @@ class Translator:
             raise ConfigError("texts is one text; expected a list of them: translate([text]).")
         several = [self.fitted, *(one.fitted for one in ensemble)]
         rules = None if sampling is None else dict(sampling)
+        if rules is not None and search.get("count", 1) != 1:
+            raise ConfigError(
+                f"count={search['count']} with sampling, which draws one translation of each text; "
+                "leave one out, or give the text as often as wanted with seeds of their own."
+            )
         how = make_search(beam_size if rules is None else 1, **search)
         return translate(several, texts, how, prefixes=prefixes, sampling=rules, seed=seed)
 
     def score(self, source: Any, target: Any = None) -> npt.NDArray[np.float64]:
-        """log p (N,) of each target, its end included, given its source, in nats."""
+        """log p (N,) of each target, its end included, given its source, in nats.
+
+        Raises: DataError for sentences that cannot be used.
+        """
         corpus = encode(_pairs(source, target), self.fitted.tokens)
         return np.asarray(all_log_probs(self.fitted.network, corpus).numpy())
 

@@ -23,12 +23,17 @@ _BLANKS = re.compile(r"\s+")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentences and the translation of each; `notes` say what was found and left out."""
+    """Sentences and the translation of each.
+
+    notes   what was found and left out
+    lines   where each pair stood, from 1; () when all that stood there are here
+    """
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     name: str = "the pairs"
     notes: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -40,7 +45,12 @@ class Pairs:
             tuple(self.target[k] for k in rows),
             self.name,
             self.notes,
+            tuple(self.line(k) for k in rows),
         )
+
+    def line(self, k: int) -> int:
+        """The line, from 1, in which pair `k`, from 0, stood."""
+        return self.lines[k] if self.lines else int(k) + 1
 
 
 def read_pairs(source: Any, target: Any) -> Pairs:
@@ -111,7 +121,11 @@ def clean(source: Sequence[str], target: Sequence[str], names: Sequence[str]) ->
         )
     name = " and ".join(names)
     return Pairs(
-        tuple(sides[0][k] for k in kept), tuple(sides[1][k] for k in kept), name, tuple(notes)
+        tuple(sides[0][k] for k in kept),
+        tuple(sides[1][k] for k in kept),
+        name,
+        tuple(notes),
+        tuple(k + 1 for k in kept) if lost else (),
     )
 
 

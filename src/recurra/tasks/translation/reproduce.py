@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time as clock
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -177,5 +178,6 @@ def _read(folder: Path, section: TranslationSection, name: str) -> Pairs:
         for language in (section.source, section.target)
     )
     pairs = read_pairs(*paths)
-    # Named without its folder, which is another one everywhere.
-    return Pairs(pairs.source, pairs.target, f"{name}.{section.source}", pairs.notes)
+    # Named without their folder, which is another one everywhere.
+    notes = tuple(note.replace(f"{folder}{os.sep}", "") for note in pairs.notes)
+    return Pairs(pairs.source, pairs.target, f"{name}.{section.source}", notes, pairs.lines)

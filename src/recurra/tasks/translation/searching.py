@@ -20,6 +20,7 @@ from recurra.tasks.translation.network import TranslationNetwork
 
 ROWS_A_BATCH = 160
 """Sentences times beams that are decoded side by side."""
+_MOST = 1_000_000
 _FEW = 0.7
 """Below this share of the sentences held, those that are done are given up."""
 
@@ -47,12 +48,15 @@ class Search:
     rows: int = ROWS_A_BATCH
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "count", "rows"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        _check("count", self.count, self.count <= self.beam_size, "at most beam_size")
-        for name in ("length_penalty", "coverage", "max_ratio", "extra"):
+        for name, least in (("beam_size", 1), ("count", 1), ("rows", 1), ("extra", 0)):
             value = getattr(self, name)
-            _check(name, value, 0 <= value < math.inf, "0 or more")
+            is_right = type(value) is int and least <= value <= _MOST
+            _check(name, value, is_right, f"a whole number of at least {least}")
+        _check("count", self.count, self.count <= self.beam_size, "at most beam_size")
+        for name, most in (("length_penalty", 10), ("coverage", _MOST), ("max_ratio", 1000)):
+            value = getattr(self, name)
+            is_right = isinstance(value, (int, float)) and 0 <= value <= most
+            _check(name, value, is_right, f"0 to {most}")
 
     def longest(self, source_length: int) -> int:
         """Most tokens of a translation of so many."""

@@ -53,11 +53,15 @@ class TokenPair:
 
     def read(self, text: str) -> Ids:
         """The ids of a source with its end."""
-        return self.source.encode(f"{text}\n")
+        return _ended(self.source, text)
 
     def write(self, text: str) -> Ids:
         """The ids of a target with its end."""
-        return self.target.encode(f"{text}\n")
+        return _ended(self.target, text)
+
+    def begin(self, text: str) -> Ids:
+        """The ids of what a target begins with, without an end."""
+        return _ended(self.target, text)[:-1]
 
     def save(self, path: Path) -> None:
         """Write both as one JSON file."""
@@ -85,6 +89,14 @@ class TokenPair:
                 "again."
             ) from error
         return cls(made[0], made[-1])
+
+
+def _ended(tokenizer: Tokenizer, text: str) -> Ids:
+    """The ids of a line; a word that is written as the end's own name is an unknown one."""
+    ids = tokenizer.encode(f"{text}\n")
+    if tokenizer.unk_id is not None:
+        ids[:-1][ids[:-1] == tokenizer.end_id] = tokenizer.unk_id
+    return ids
 
 
 class SubwordDropout:
@@ -128,4 +140,7 @@ def lengths(several: Sequence[Ids]) -> np.ndarray[tuple[int], np.dtype[np.int64]
 def _from_json(side: Any) -> Tokenizer:
     if not isinstance(side, dict) or side.keys() != {"kind", "vocabulary"}:
         raise ValueError("a side has not the keys kind, vocabulary")
-    return find_kind(str(side["kind"])).from_json(side["vocabulary"])
+    made = find_kind(str(side["kind"])).from_json(side["vocabulary"])
+    if made.end_id == made.unk_id:
+        raise ValueError("a side has no token for the end of a line")
+    return made

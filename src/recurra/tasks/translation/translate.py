@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,16 +16,20 @@ import torch
 from torch import Tensor
 
 from recurra.data.tokenizer import Ids
+from recurra.data.words import UNKNOWN
 from recurra.decoding.batched import Choose, Found
 from recurra.decoding.sampling import Sampler
-from recurra.errors import ConfigError
+from recurra.errors import ConfigError, DataError, unknown
 from recurra.tasks.translation.batches import Rows
 from recurra.tasks.translation.fitted import Fitted
 from recurra.tasks.translation.pairs import tidy
 from recurra.tasks.translation.searching import Search, search
 
 # A sentence's end, with what closes after it, before a blank; or one of scripts without blanks.
-_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）]*|$)\s*", re.DOTALL)
+# A row of marks is looked at once, from its first one: the time grows with the length alone.
+_END = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)\s*+|(?<![。！？])[。！？]++[」』）]*+\s*+"
+)
 
 
 @dataclass(frozen=True)
@@ -55,39 +61,43 @@ def translate(
     prefixes: Sequence[str] | None = None,
     sampling: dict[str, Any] | None = None,
     seed: int = 0,
+    lines: Sequence[int] | None = None,
 ) -> tuple[list[list[Translation]], list[str]]:
     """(the best translations of each text, best first; what there is to say about some of them).
 
     several    models with the same tokens, whose probabilities are averaged
     prefixes   what each translation begins with
     sampling   rules of `Sampler`, to draw translations instead of searching for them
+    lines      numbers of the texts in what is said about them; None for 1, 2, 3 …
 
     An empty text has an empty translation. A text longer than the model has seen is cut at ends of
     sentences, else at blanks, and its pieces are translated one by one.
-    Raises: ConfigError for models that differ in their tokens, and for as many prefixes as there
-    are not texts.
+    Raises: ConfigError for models that differ in their tokens, for as many prefixes as there are
+    not texts, and for rules of sampling that are unknown or out of range; DataError for a text that
+    is no Unicode.
     """
     first = several[0]
     check_same_tokens(several)
+    lines = range(1, len(texts) + 1) if lines is None else lines
+    _check_texts(texts, lines)
     if prefixes is not None and len(prefixes) != len(texts):
         raise ConfigError(
             f"{len(prefixes)} prefixes for {len(texts)} texts; expected one for each."
         )
     cut = [split_text(first, tidy(text)) for text in texts]
     notes = [
-        f"line {k} has {_size(first, tidy(texts[k - 1]))} tokens, and training saw at most "
+        f"line {line} has {_size(first, tidy(text))} tokens, and training saw at most "
         f"{first.settings.max_length}: translated in {len(pieces)} pieces"
-        for k, pieces in enumerate(cut, 1)
+        for line, text, pieces in zip(lines, texts, cut, strict=True)
         if len(pieces) > 1
     ]
     pieces = [piece for several_pieces in cut for piece in several_pieces]
-    begun = None
-    if prefixes is not None:
-        begun = [
-            _start(first, tidy(prefix) if k == 0 else "")
-            for prefix, own in zip(prefixes, cut, strict=True)
-            for k in range(len(own))
-        ]
+    begins = [
+        tidy(prefix) if k == 0 else ""
+        for prefix, own in zip(prefixes or [""] * len(texts), cut, strict=True)
+        for k in range(len(own))
+    ]
+    begun = None if prefixes is None else [first.tokens.begin(prefix) for prefix in begins]
     sources = [first.tokens.read(piece) for piece in pieces]
     choose = None if sampling is None else _Drawing(sampling, seed, pieces)
     networks = [one.network for one in several]
@@ -95,8 +105,8 @@ def translate(
         networks, sources, first.tokens.target.end_id, how, prefixes=begun, choose=choose
     )
     said = iter(
-        [_say(first, piece, source, one) for one in results]
-        for piece, source, results in zip(pieces, sources, found, strict=True)
+        [_say(first, piece, source, prefix, one) for one in results]
+        for piece, source, prefix, results in zip(pieces, sources, begins, found, strict=True)
     )
     return [_join([next(said) for _ in own]) for own in cut], notes
 
@@ -120,9 +130,14 @@ def split_text(fitted: Fitted, text: str) -> list[str]:
         return []
     if _size(fitted, text) <= longest:
         return [text]
-    units = [unit.strip() for unit in _SENTENCE.findall(text)]
-    pieces = _pack(fitted, [unit for unit in units if unit])
+    pieces = _pack(fitted, _sentences(text))
     return [part for piece in pieces for part in _cut(fitted, piece)]
+
+
+def _sentences(text: str) -> list[str]:
+    ends = [0, *(found.end() for found in _END.finditer(text)), len(text)]
+    units = [text[begin:end].strip() for begin, end in itertools.pairwise(ends)]
+    return [unit for unit in units if unit]
 
 
 def _cut(fitted: Fitted, sentence: str) -> list[str]:
@@ -155,12 +170,19 @@ def _size(fitted: Fitted, text: str) -> int:
     return len(fitted.tokens.read(text)) - 1
 
 
-def _start(fitted: Fitted, prefix: str) -> Ids:
-    return fitted.tokens.target.encode(prefix) if prefix else np.empty(0, np.int32)
+def _check_texts(texts: Sequence[str], lines: Sequence[int]) -> None:
+    for line, text in zip(lines, texts, strict=True):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"line {line} holds half a surrogate pair at character {error.start}, which is no "
+                "text. Decode it anew, or leave it out."
+            ) from error
 
 
-def _say(fitted: Fitted, text: str, source: Ids, found: Found) -> Translation:
-    """A sequence as text, unknown words copied from where they looked."""
+def _say(fitted: Fitted, text: str, source: Ids, prefix: str, found: Found) -> Translation:
+    """A sentence as text, unknown words copied from the prefix, or from where they looked."""
     tokens, target = fitted.tokens, fitted.tokens.target
     pieces = target.pieces(found.tokens)
     source_pieces = tokens.source.pieces(source[:-1].tolist())
@@ -171,9 +193,11 @@ def _say(fitted: Fitted, text: str, source: Ids, found: Found) -> Translation:
         # The end of the source is no word to copy.
         looked = attention[:, : len(units)].argmax(1)
         blank = " " if target.kind == "word" else ""
+        begun = prefix.split() if target.kind == "word" else list(prefix)
         for k, token in enumerate(found.tokens):
             if token == target.unk_id:
-                pieces[k] = units[looked[k]] + blank
+                own = begun[k] if k < len(begun) and begun[k] != UNKNOWN else None
+                pieces[k] = (own or units[looked[k]]) + blank
         written = "".join(pieces)
     return Translation(
         tidy(written),
@@ -220,7 +244,11 @@ class _Drawing:
     """Makes what draws the tokens of some sentences, each from a seed of its own."""
 
     def __init__(self, rules: dict[str, Any], seed: int, texts: Sequence[str]) -> None:
-        Sampler(**rules)  # a wrong rule is refused even where there is no text
+        known = inspect.signature(Sampler).parameters.keys() - {"seed"}
+        for name in rules:
+            if name not in known:
+                raise ConfigError(unknown("rule of sampling", name, sorted(known)))
+        Sampler(**rules)  # a wrong value is refused even where there is no text
         self._rules, self._seed, self._texts = rules, seed, texts
 
     def __call__(self, rows: Rows) -> Choose:
