@@ -154,5 +154,7 @@ def test_wrong_usage_is_told(recurra: Recurra, speech: Path, tmp_path: Path) -> 
     assert (done.status, "unknown column 'fil'" in done.err) == (1, True)
     done = recurra("speech", "train", speech / "train.tsv", "--set", "bin=3", *out)
     assert (done.status, "did you mean 'bins'" in done.err) == (2, True)
+    done = recurra("speech", "train", speech / "train.tsv", "--criterion", "rnnt", *out)
+    assert (done.status, "'ctc' or 'transducer'" in done.err) == (2, True), done.err
     done = recurra("speech", "stream", tmp_path / "none")
     assert (done.status, "is not a folder" in done.err) == (1, True)

@@ -99,6 +99,10 @@ def train(
     cell: Annotated[
         str | None, typer.Option(help="Any cell, such as lstm, gru or min-gru [default: lstm].")
     ] = None,
+    criterion: Annotated[
+        str | None,
+        typer.Option(help="ctc, or transducer, which also reads what it wrote [default: ctc]."),
+    ] = None,
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = None,
@@ -127,6 +131,7 @@ def train(
     explicit = {
         "streaming": streaming,
         "cell": cell,
+        "criterion": criterion,
         "minutes": minutes,
         "steps": steps,
         "seed": seed,

@@ -246,7 +246,7 @@ def doubtful(model: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber
     frames[0], frames[2] = 1e-4, 1e-4
     frames[[0, 2], 0] = 1
     log_probs = np.log(frames / frames.sum(1, keepdims=True)).astype(np.float32)
-    monkeypatch.setattr(Fitted, "log_probs", lambda self, samples: log_probs)
+    monkeypatch.setattr(Fitted, "scores", lambda self, outputs: log_probs)
     return model
 
 

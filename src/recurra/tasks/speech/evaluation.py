@@ -192,7 +192,7 @@ def _notes(
     if silent > len(rows) / 2:
         notes.append(
             f"{silent} of {len(rows)} transcripts are empty: the network says nothing but blanks, "
-            "as every CTC network does at first. Train longer"
+            "as every such network does at first. Train longer"
         )
     return tuple(notes)
 

@@ -16,6 +16,7 @@ from recurra.data.audio import AudioFiles, Samples, Sound, change_speed, decode
 from recurra.data.logmel import WINDOW_S, Features, frames_of, log_mel
 from recurra.data.recordings import Recording, given_recordings
 from recurra.decoding.ctc import frames_needed
+from recurra.decoding.transducer import MOST
 from recurra.errors import DataError
 from recurra.runs import explained
 from recurra.tasks.speech.settings import SpeechSettings
@@ -120,7 +121,7 @@ def fill(
             if sound is None:
                 continue
             encoded = spelling.encode(recording.text)
-            needed = frames_needed(encoded) * settings.stacked
+            needed = _steps_needed(encoded, settings) * settings.stacked
             begins: list[int] = []
             frames: list[int] = []
             for samples in _at_speeds(sound, settings.sample_rate, speeds):
@@ -222,15 +223,24 @@ def _problems(
         yield f"has characters outside the alphabet: {strange!r}", True
         return
     labels = spelling.encode(text)
-    needed = frames_needed(labels)
+    needed = _steps_needed(labels, settings)
     steps = frames_of(len(sound.samples), sound.sample_rate) // settings.stacked
     if steps < needed:
+        reason = "one each and one between two equal ones"
+        if settings.criterion == "transducer":
+            reason = f"one for up to {MOST}"
         yield (
             f"is too short for its text: {sound.seconds:.2f} s are {steps} steps of the network, "
-            f"and {len(labels)} {unit_of(settings)} need {needed}, one each and one between two "
-            "equal ones",
+            f"and {len(labels)} {unit_of(settings)} need {needed}, {reason}",
             True,
         )
+
+
+def _steps_needed(labels: Sequence[int], settings: SpeechSettings) -> int:
+    """Fewest steps that can say the labels."""
+    if settings.criterion == "transducer":
+        return max(1, -(-len(labels) // MOST))
+    return frames_needed(labels)
 
 
 def _at_speeds(samples: Samples, sample_rate: int, speeds: Sequence[float]) -> Iterator[Samples]:

@@ -15,14 +15,16 @@ from torch import Tensor
 from recurra.data.audio import Samples
 from recurra.data.logmel import log_mel
 from recurra.decoding.ctc import GreedyDecoder, PrefixBeam, Scorer, align
+from recurra.decoding.transducer import TransducerBeam, TransducerGreedy
 from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
-from recurra.tasks.speech.fitting import make_network
-from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.fitting import Network, decode_greedily, encoder_of, make_network
 from recurra.tasks.speech.settings import Design
 from recurra.tasks.speech.transcripts import Transcript, make_transcript
+from recurra.tasks.speech.transducer import TransducerNetwork
 
 TASK = "speech"
+Decoder = GreedyDecoder | TransducerGreedy
 
 
 class RunConfig(BaseModel):
@@ -47,7 +49,7 @@ class Fitted:
     """
 
     design: Design
-    network: SpeechNetwork
+    network: Network
     mean: Tensor
     deviation: Tensor
     commonest: str
@@ -59,13 +61,34 @@ class Fitted:
         return (torch.from_numpy(features) - self.mean) / self.deviation
 
     @torch.no_grad()
-    def log_probs(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """log p (steps, 1 + len(alphabet)) of the blank and every character, of whole samples."""
+    def listen(self, samples: Samples) -> Tensor:
+        """What the network hears at every step (steps, ·) of whole samples, for a decoder."""
         features = self.normalise(log_mel(samples, self.design.sample_rate, self.design.bins))
+        encoder = encoder_of(self.network)
         if len(features) < self.design.stacked:
+            return torch.zeros(0, encoder.head.out_features)
+        outputs: Tensor = encoder(features[None], torch.tensor([len(features)]))[0]
+        return outputs[0]
+
+    def log_probs(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """log p (steps, 1 + len(alphabet)) of the blank and every character, of whole samples.
+
+        Of a transducer: of what comes first at each step, after what a greedy search said before.
+        """
+        outputs = self.listen(samples)
+        if not len(outputs):
             return np.zeros((0, len(self.design.alphabet) + 1), np.float32)
-        logits, _ = self.network(features[None], torch.tensor([len(features)]))
-        return log_softmax(logits[0])
+        return decode_greedily(self.network, outputs)[1]
+
+    def make_decoder(self) -> Decoder:
+        """A greedy search, of `scores`."""
+        if isinstance(self.network, TransducerNetwork):
+            return TransducerGreedy(self.network)
+        return GreedyDecoder()
+
+    def scores(self, outputs: Tensor) -> Any:
+        """Outputs of the network as its decoders take them: log p, or what a transducer heard."""
+        return outputs if isinstance(self.network, TransducerNetwork) else log_softmax(outputs)
 
     def transcribe(
         self, samples: Samples, width: int | None = None, scorer: Scorer | None = None
@@ -76,14 +99,18 @@ class Fitted:
                  at every step
         scorer   what the beam adds to the sound, see `Search.scorer`
         """
-        log_probs = self.log_probs(samples)
+        scores = self.scores(self.listen(samples))
         if width is None:
-            decoder = GreedyDecoder()
-            decoder.push(log_probs)
+            decoder = self.make_decoder()
+            decoder.push(scores)
             return make_transcript(decoder.emissions, self.design)
+        if isinstance(self.network, TransducerNetwork):
+            search = TransducerBeam(self.network, width, scorer=scorer)
+            search.push(scores)
+            return make_transcript(search.emissions, self.design)
         beam = PrefixBeam(width, scorer=scorer)
-        beam.push(log_probs)
-        return make_transcript(align(log_probs, beam.best()[0][0]), self.design)
+        beam.push(scores)
+        return make_transcript(align(scores, beam.best()[0][0]), self.design)
 
     def save(self, run: RunFolder, speech: Mapping[str, Any]) -> None:
         """Write tensors and config.json, which seals them."""

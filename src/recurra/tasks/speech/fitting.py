@@ -1,15 +1,19 @@
-"""A transcriber as the training loop wants it: batches of perturbed features, CTC, errors."""
+"""A transcriber as the training loop wants it: batches of perturbed features, loss, errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurra.decoding.ctc import GreedyDecoder
+from recurra.decoding.transducer import TransducerGreedy
+from recurra.nn.transducer import transducer_loss
 from recurra.tasks.speech.examples import Store
 from recurra.tasks.speech.network import SpeechNetwork
 from recurra.tasks.speech.perturbation import (
@@ -18,9 +22,13 @@ from recurra.tasks.speech.perturbation import (
     perturb_by_noise,
 )
 from recurra.tasks.speech.settings import Design, SpeechSettings
+from recurra.tasks.speech.transducer import TransducerNetwork
 from recurra.tasks.speech.wer import character_errors
 from recurra.training.seeds import step_seed
 
+Network = SpeechNetwork | TransducerNetwork
+WIDEST_JOINT = 256
+"""Units in which a transducer puts together what it heard and said, at most."""
 _ORDER = 17
 """Purpose of the random numbers that put an epoch in order, beside those of the loop."""
 
@@ -46,7 +54,7 @@ class SpeechTask:
 
     def __init__(
         self,
-        network: SpeechNetwork,
+        network: Network,
         train: Store,
         valid: Store | None,
         design: Design,
@@ -55,7 +63,7 @@ class SpeechTask:
         deviation: Tensor,
         noises: Sequence[Tensor] = (),
     ) -> None:
-        self.model = network
+        self.model: Network = network
         self.blank_share: float | None = None
         self._train, self._valid = train, valid
         self._design, self._settings = design, settings
@@ -81,11 +89,16 @@ class SpeechTask:
 
     def loss(self, batch: Batch, state: Any) -> tuple[Tensor, Any]:
         """Mean nats per character."""
+        if isinstance(self.model, TransducerNetwork):
+            labels = pad_labels(batch)
+            logits, lengths = self.model(batch.features, batch.lengths, labels)
+            nats = transducer_loss(logits.float(), lengths, labels, batch.label_lengths)
+            return nats.sum() / batch.label_lengths.sum(), None
         logits, lengths = self.model(batch.features, batch.lengths)
         return ctc_loss(logits, lengths, batch.labels, batch.label_lengths), None
 
     def validate(self) -> float | None:
-        """Wrong characters, as a share of those that are right, of the likeliest path."""
+        """Wrong characters, as a share of those that are right, of the greedy search."""
         if self._valid is None:
             return None
         size = self._settings.batch_size
@@ -98,12 +111,12 @@ class SpeechTask:
                 self._normalise(torch.from_numpy(self._valid.features(example))) for example in some
             ]
             batch = make_batch(rows, [example.labels for example in some])
-            logits, lengths = self.model(batch.features.to(device), batch.lengths.to(device))
-            for row, length in zip(logits.cpu(), lengths.tolist(), strict=True):
-                decoder = GreedyDecoder()
-                decoder.push(row[:length].log_softmax(-1).numpy())
-                texts.append(self._design.decode([one.token for one in decoder.emissions]))
-                blanks += int((row[:length].argmax(-1) == 0).sum())
+            listener = encoder_of(self.model)
+            outputs, lengths = listener(batch.features.to(device), batch.lengths.to(device))
+            for row, length in zip(outputs, lengths.tolist(), strict=True):
+                tokens, first = decode_greedily(self.model, row[:length])
+                texts.append(self._design.decode(tokens))
+                blanks += int((first.argmax(-1) == 0).sum())
                 frames += length
         self.blank_share = blanks / max(1, frames)
         return character_errors([example.text for example in ordered], texts)
@@ -136,6 +149,32 @@ def make_batch(rows: Sequence[Tensor], labels: Sequence[Sequence[int]]) -> Batch
     )
 
 
+def pad_labels(batch: Batch) -> Tensor:
+    """The labels of each row (B, U), padded with zeros."""
+    rows = torch.split(batch.labels, batch.label_lengths.tolist())
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def encoder_of(network: Network) -> SpeechNetwork:
+    """The part that hears."""
+    return network.encoder if isinstance(network, TransducerNetwork) else network
+
+
+def decode_greedily(network: Network, outputs: Tensor) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """(labels, log p (steps, labels) of what comes first at each step) of the outputs of a sound.
+
+    outputs   (steps, ·) of `encoder_of(network)`
+    """
+    if isinstance(network, TransducerNetwork):
+        transducer = TransducerGreedy(network)
+        rows = transducer.push(list(outputs))
+        return [one.token for one in transducer.emissions], np.array(rows, np.float32)
+    log_probs = outputs.log_softmax(-1).cpu().numpy()
+    decoder = GreedyDecoder()
+    decoder.push(log_probs)
+    return [one.token for one in decoder.emissions], log_probs
+
+
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
     """−log p of the labels by CTC, in nats per character, the mean over the batch's characters."""
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
@@ -143,11 +182,19 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Ten
     return nats / label_lengths.sum()
 
 
-def make_network(design: Design) -> SpeechNetwork:
+def make_network(design: Design) -> Network:
     """An untrained network of this design."""
+    outputs = len(design.alphabet) + 1
+    if design.criterion == "ctc":
+        return _make_encoder(design, outputs)
+    size = min(WIDEST_JOINT, design.hidden_size)
+    return TransducerNetwork(_make_encoder(design, size), outputs, size, design.dropout)
+
+
+def _make_encoder(design: Design, outputs: int) -> SpeechNetwork:
     return SpeechNetwork(
         design.bins,
-        len(design.alphabet) + 1,
+        outputs,
         cell=design.cell,
         hidden_size=design.hidden_size,
         num_layers=design.num_layers,

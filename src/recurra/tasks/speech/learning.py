@@ -23,8 +23,7 @@ from recurra.tasks.speech.examples import (
     refuse,
 )
 from recurra.tasks.speech.fitted import Fitted
-from recurra.tasks.speech.fitting import SpeechTask, make_network
-from recurra.tasks.speech.network import SpeechNetwork
+from recurra.tasks.speech.fitting import Network, SpeechTask, make_network
 from recurra.tasks.speech.settings import TRAINING, Design, SpeechSettings, decide
 from recurra.tasks.speech.spelling import find_spelling, unit_of
 from recurra.training.learner import choose_device
@@ -54,7 +53,7 @@ class Plan:
 
     design: Design
     training: TrainingSettings
-    network: SpeechNetwork
+    network: Network
     train: Store
     valid: Store | None
     notes: tuple[str, ...]
@@ -218,25 +217,27 @@ def learn(
 def _explain_blanks(share: float, steps: int, training: TrainingSettings) -> str:
     return (
         f"warning: at the end of training {100 * share:.1f} % of all steps say nothing (blank). "
-        f"Every CTC network begins so; {steps} steps were too few to get beyond it here. Train "
-        f"longer; if that does not help, lower learning_rate ({training.learning_rate:g}), and "
+        f"Every network of this kind begins so; {steps} steps were too few to get beyond it here. "
+        "Train longer; if that does not help, lower learning_rate "
+        f"({training.learning_rate:g}), and "
         "check that transcripts belong to their recordings"
     )
 
 
 def _notes(
-    design: Design, network: SpeechNetwork, train_store: Store, valid_store: Store | None, unit: str
+    design: Design, network: Network, train_store: Store, valid_store: Store | None, unit: str
 ) -> tuple[str, ...]:
     parameters = sum(p.numel() for p in network.parameters())
     kind = "streaming" if design.streaming else "bidirectional"
     ahead = ""
     if design.streaming:
         ahead = f", looks {1000 * design.steps_ahead * design.step_s:.0f} ms ahead"
+    kind_of_loss = ", a transducer" if design.criterion == "transducer" else ""
     notes = [
         f"{len(train_store.examples)} recordings, {train_store.seconds / 60:.1f} minutes, "
         f"{len(design.alphabet)} {unit}",
         f"{kind}: {design.num_layers} × {design.cell} of {design.hidden_size} units, "
-        f"{parameters} parameters{ahead}",
+        f"{parameters} parameters{ahead}{kind_of_loss}",
     ]
     if valid_store is None:
         notes.append("no recordings are kept for validation; the last weights count")

@@ -23,7 +23,7 @@ from recurra.tasks.speech.learning import (
     training_settings,
 )
 from recurra.tasks.speech.search import Search
-from recurra.tasks.speech.settings import CellName, SpeechSettings
+from recurra.tasks.speech.settings import CellName, Criterion, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
 from recurra.training.loop import TrainingResult
@@ -43,6 +43,8 @@ class Transcriber:
     bins, stacked     log-mel features of a frame of 10 ms, and frames in a step of the network
     cell, hidden_size, num_layers, dropout
                       the network; see `network.py`. hidden_size None: 256, streaming 384
+    criterion         "ctc", which says each character from the sound alone, or "transducer", which
+                      also reads what it has written; slower to train, see `transducer.py`
     alphabet          the characters it may write; None for those of the training transcripts
     subwords          write pieces of words instead of characters: so many, found in the training
                       transcripts; for longer steps (stacked) and larger data
@@ -90,6 +92,7 @@ class Transcriber:
         hidden_size: int | None = None,
         num_layers: int = 3,
         dropout: float = 0.3,
+        criterion: Criterion = "ctc",
         alphabet: str | None = None,
         subwords: int | None = None,
         batch_size: int = 16,

@@ -12,6 +12,7 @@ from recurra.data.logmel import FRAMES_PER_S
 CellName = Literal[
     "lstm", "gru", "rnn", "ind-rnn", "lem", "min-gru", "min-lstm", "rg-lru", "lru", "slstm", "mlstm"
 ]
+Criterion = Literal["ctc", "transducer"]
 TRAINING: dict[str, Any] = {
     "learning_rate": 1.5e-3,
     "weight_decay": 0.01,
@@ -39,6 +40,7 @@ class SpeechSettings(CheckedModel):
     hidden_size: int | None = Field(default=None, ge=1, le=65_536)
     num_layers: int = Field(default=3, ge=1, le=64)
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    criterion: Criterion = "ctc"
     alphabet: str | None = Field(default=None, min_length=1, max_length=20_000)
     subwords: int | None = Field(default=None, ge=2, le=20_000)
     batch_size: int = Field(default=16, ge=1)
@@ -101,8 +103,9 @@ class SpeechSettings(CheckedModel):
 class Design(CheckedModel):
     """The network and what it hears, every value decided: all that a run needs to be used.
 
-    alphabet   the characters, or subwords, in the order of their labels, which begin at 1; 0 is the
-               blank
+    alphabet    the characters, or subwords, in the order of their labels, which begin at 1; 0 is
+                the blank
+    criterion   what it was trained by; runs that do not say are of CTC
     """
 
     sample_rate: int = Field(ge=4000, le=48_000, multiple_of=FRAMES_PER_S)
@@ -115,6 +118,7 @@ class Design(CheckedModel):
     streaming: bool
     steps_ahead: int = Field(ge=0, le=500)
     alphabet: str | tuple[str, ...] = Field(min_length=1)
+    criterion: Criterion = "ctc"
 
     @property
     def step_s(self) -> float:
@@ -139,4 +143,5 @@ def decide(settings: SpeechSettings, alphabet: str | tuple[str, ...]) -> Design:
         streaming=settings.streaming,
         steps_ahead=settings.steps_ahead,
         alphabet=alphabet,
+        criterion=settings.criterion,
     )

@@ -10,9 +10,8 @@ import numpy as np
 
 from recurra.data.audio import Resampler, Samples
 from recurra.data.logmel import LogMel
-from recurra.decoding.ctc import GreedyDecoder
 from recurra.errors import ConfigError, DataError
-from recurra.tasks.speech.fitted import Fitted, log_softmax
+from recurra.tasks.speech.fitted import Fitted
 from recurra.tasks.speech.network import NetworkStream
 from recurra.tasks.speech.transcripts import Transcript, make_transcript
 
@@ -76,7 +75,7 @@ class SpeechStream:
         self._resampler = Resampler(sample_rate or design.sample_rate, design.sample_rate)
         self._features = LogMel(design.sample_rate, design.bins)
         self._network: NetworkStream | None = fitted.network.stream()
-        self._decoder = GreedyDecoder()
+        self._decoder = fitted.make_decoder()
         self._pause = max(1, round(pause_s / design.step_s))  # steps
         self._shown = ""
         self._is_open = False  # what was made final ended inside a word, as far as is known
@@ -102,12 +101,12 @@ class SpeechStream:
     def _hear(self, samples: Samples, *, ending: bool) -> list[Heard]:
         assert self._network is not None
         features = self._fitted.normalise(self._features.push(samples))
-        log_probs = log_softmax(self._network.push(features))
-        if not len(log_probs) and not ending:  # most often, where pieces are short
+        scores = self._fitted.scores(self._network.push(features))
+        if not len(scores) and not ending:  # most often, where pieces are short
             return []
-        found = self._read(log_probs)
+        found = self._read(scores)
         if ending:
-            found += self._read(log_softmax(self._network.finish()))
+            found += self._read(self._fitted.scores(self._network.finish()))
             found += self._close()
             return found
         partial = make_transcript(self._decoder.emissions, self._fitted.design)
@@ -116,10 +115,10 @@ class SpeechStream:
             found.append(Heard(False, partial, self._continues()))
         return found
 
-    def _read(self, log_probs: np.ndarray[Any, Any]) -> list[Heard]:
+    def _read(self, scores: Any) -> list[Heard]:
         """Decode step by step, so that pauses are found at the same steps in any pieces."""
         found = []
-        for row in log_probs:
+        for row in scores:
             self._decoder.push(row[None])
             if self._decoder.blanks >= self._pause:
                 found += self._close()
