@@ -69,7 +69,7 @@ def test_a_wide_beam_finds_every_sequence_with_its_probability(seed: int) -> Non
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_narrow_beam_finds_the_best_of_sharp_probabilities(seed: int) -> None:
     model = Chance(seed, outputs=4, sharpness=3.0)
     wanted = brute_force(model, steps=4, most=2)
