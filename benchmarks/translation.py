@@ -5,13 +5,13 @@
 The rival has the run's weights in torch.nn.GRU and torch.nn.Linear, the same attention by batched
 products, and the same searches written plainly: padded batches that are decoded until their last
 sentence ends, beams by torch.topk over all continuations. Rounds are interleaved; the best of each
-is kept. Reading tokens from text and writing text count on both sides. Printed as one JSON object.
+is kept. Reading tokens from text and writing text count on both sides. Writes
+docs/results/translation-speed.json and, from it, docs/results/translation-speed.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from recurra import Translator
 from recurra.report.results import describe_commit, describe_machine
+from recurra.runs import write_bytes, write_json
 from recurra.tasks.translation.batches import pad
 from recurra.tasks.translation.pairs import read_sentences, tidy
 
 PER_BATCH = 160
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 class TorchTranslator(nn.Module):
@@ -64,7 +66,7 @@ class TorchTranslator(nn.Module):
             x, state = layer(x, states[k])
             after.append(state)
             query = self.attentions[k].query
-            scores = torch.bmm(x @ query.weight, values.transpose(1, 2)) / x.shape[-1] ** 0.5
+            scores = torch.bmm(query(x), values.transpose(1, 2)) / query.out_features**0.5
             weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
             context = torch.bmm(weights, values)
             x = torch.cat([x, context], -1) if k == 0 else x
@@ -135,6 +137,26 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def page(result: dict[str, Any]) -> str:
+    lines = [
+        "# translation speed",
+        "",
+        f"{result['sentences']:,} sentences by a saved run, text to text, on {result['threads']}",
+        "threads, beside the same weights and searches written with torch.nn; the best of",
+        "interleaved rounds.",
+        "",
+        "| model | beam | sentences a second | the same text as the other |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in result["sentences_per_second"]:
+        beam = row["beam_size"]
+        same = result["same_translations"][str(beam)]
+        lines.append(f"| {row['model']} | {beam} | {row['value']:.0f} | {same} |")
+    about = [f"- {word}: {result[word]}" for word in ("machine", "commit")]
+    command = "python benchmarks/translation.py RUN SENTENCES"
+    return "\n".join([*lines, "", *about, "", "Run it again:", "", "```", command, "```", ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -157,21 +179,20 @@ def main() -> None:
         best = {key: min(best[key], seconds(run)) for key, run in runs.items()}
     said = {beam: (runs["recurra", beam](), runs["torch.nn", beam]()) for beam in (1, chosen.beam)}
     same = {beam: sum(a == b for a, b in zip(*pair, strict=True)) for beam, pair in said.items()}
-    print(
-        json.dumps(
-            {
-                "sentences": len(texts),
-                "threads": torch.get_num_threads(),
-                "sentences_per_second": [
-                    {"model": name, "beam_size": beam, "value": round(len(texts) / taken, 1)}
-                    for (name, beam), taken in best.items()
-                ],
-                "same_translations": {str(beam): count for beam, count in same.items()},
-                "machine": describe_machine(),
-                "commit": describe_commit(),
-            }
-        )
-    )
+    result = {
+        "sentences": len(texts),
+        "threads": torch.get_num_threads(),
+        "sentences_per_second": [
+            {"model": name, "beam_size": beam, "value": round(len(texts) / taken, 1)}
+            for (name, beam), taken in best.items()
+        ],
+        "same_translations": {str(beam): count for beam, count in same.items()},
+        "machine": describe_machine(),
+        "commit": describe_commit(),
+    }
+    write_json(RESULTS / "translation-speed.json", result)
+    write_bytes(RESULTS / "translation-speed.md", page(result).encode())
+    print(page(result))
 
 
 if __name__ == "__main__":
