@@ -86,7 +86,7 @@ CORE_CELLS = {
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in TOLERANCE]
 
-quick = settings(max_examples=8, deadline=None, derandomize=True)
+quick = settings(max_examples=10, deadline=None, derandomize=True)
 
 
 @dataclass(frozen=True)

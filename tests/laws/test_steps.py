@@ -30,7 +30,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @every_pair
 @every_dtype
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=30)
 @given(shape=shapes, asked=anything)
 def test_sequence_equals_steps_whatever_is_asked_for(make, runner, dtype, shape, asked) -> None:
     case = Case.draw(make, runner, shape, dtype)
