@@ -126,6 +126,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "logarithm=False": {"logarithm": False},
     "level=1": {"level": 1},
     "profile=4": {"profile": 4},
+    "smoothing": {"smoothing": True},
     "segments": {"model": "segments"},
     "autoregressive": {"model": "autoregressive"},
     "ensemble=3": {"ensemble": 3},

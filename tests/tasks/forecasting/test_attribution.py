@@ -18,6 +18,7 @@ DESIGNS: list[dict[str, Any]] = [
     {"season": 7, "stride": 2},
     {"season": 40, "cell": "lstm", "num_layers": 2},
     {"season": 7, "profile": 2},
+    {"season": 4, "smoothing": True},
     {"season": 7, "ensemble": 2},
 ]
 

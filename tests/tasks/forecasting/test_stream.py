@@ -38,11 +38,11 @@ def test_stream_equals_batch_at_every_row(cell: str, stride: int, season: int, l
         assert medians(answer) == pytest.approx(batch(forecaster, frame.head(row + 1)), rel=1e-5)
 
 
-@pytest.mark.parametrize("profile", [0, 4])
-def test_stream_of_a_new_series_equals_batch_from_its_first_row(profile: int) -> None:
+@pytest.mark.parametrize("inputs", [{}, {"profile": 4}, {"smoothing": True}])
+def test_stream_of_a_new_series_equals_batch_from_its_first_row(inputs: dict[str, Any]) -> None:
     frame = several((60, 60))
     old = frame.filter(pl.col("series") == "s0")
-    forecaster = fitted_on(old, context=8, stride=2, season=3, profile=profile)
+    forecaster = fitted_on(old, context=8, stride=2, season=3, **inputs)
     fresh = frame.filter(pl.col("series") == "s1")
     stream = forecaster.stream()
     for row in range(20):

@@ -29,6 +29,7 @@ DESIGNS: list[dict[str, Any]] = [
     {"stride": 2, "season": 40, "cell": "rnn"},
     {"context": 1, "stride": 2, "season": 1},
     {"season": 7, "profile": 2, "stride": 2},
+    {"season": 4, "smoothing": True, "stride": 2},
     {"season": 3, "level": 8, "stride": 2, "aligned": True},
     {"season": 7, "ensemble": [{"context": 12}, {"cell": "lstm", "stride": 5}]},
 ]

@@ -82,6 +82,8 @@ class Forecaster:
     level           rows whose mean is a window's level; a season, or the last row alone when None
     aligned         whether training windows end whole seasons before the end of each series, for
                     forecasts that are always made at the same hour or weekday
+    smoothing       whether exponential smoothing, its rates learned, takes level and season out of
+                    each window and carries them on, for short seasonal series; see `smoothing.py`
     head            "quantiles", or "counts" for whole numbers of 0 or more, many of them 0: a
                     negative binomial distribution, see `counts.py`
     logarithm       whether targets are modelled by their logarithm, values of 0 or less then being
@@ -139,6 +141,7 @@ class Forecaster:
         profile: int = 0,
         level: int | None = None,
         aligned: bool = False,
+        smoothing: bool = False,
         head: Head = "quantiles",
         logarithm: bool | None = None,
         minutes: float | None = None,

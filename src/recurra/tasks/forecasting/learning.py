@@ -54,6 +54,7 @@ NETWORK_FIELDS = (
     "profile",
     "level",
     "aligned",
+    "smoothing",
     "head",
 )
 RESERVED = ("step", "target", "sample", "value", "input", "attribution")

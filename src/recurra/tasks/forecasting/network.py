@@ -5,7 +5,8 @@
 
 `skip` is one linear map that starts as a baseline: last season's value, or the last value. W_k and
 the last layer of f start at zero, so an untrained network's median *is* that baseline. All steps
-ahead are read from the state at the last observed row.
+ahead are read from the state at the last observed row. With `smoothing` the window comes out of
+exponential smoothing, whose forecast is added and is the baseline.
 
 Source: forking sequences, Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster", section
 3.3, equations 2 and 3; the normalised windows and the skip are ours.
@@ -24,6 +25,7 @@ from recurra.nn.quantile import SortedQuantiles
 from recurra.nn.rnn import RNN
 from recurra.tasks.forecasting.counts import PARAMETERS
 from recurra.tasks.forecasting.settings import ModelSettings
+from recurra.tasks.forecasting.smoothing import ExponentialSmoothing
 
 Baseline = Literal["naive", "seasonal_naive"]
 LOCAL_SIZE = 32
@@ -52,6 +54,11 @@ class ForkingNetwork(nn.Module):
         self.mix = nn.Linear(2 * hidden, hidden)
         self.direct = nn.Linear(hidden, settings.horizon * free)
         self.skip = nn.Linear(settings.window_size, settings.horizon)
+        self.smoothing: ExponentialSmoothing | None = None
+        if settings.smoothing:
+            self.smoothing = ExponentialSmoothing(
+                settings.context, settings.horizon, settings.period
+            )
         self.dropout = nn.Dropout(settings.dropout)
         self.sort = SortedQuantiles(settings.quantile_levels)
         self.act = nn.GELU()
@@ -70,6 +77,8 @@ class ForkingNetwork(nn.Module):
         nn.init.zeros_(self.direct.bias)
         nn.init.zeros_(self.skip.bias)
         nn.init.zeros_(self.skip.weight)
+        if self.smoothing is not None:
+            return
         with torch.no_grad():
             if self.season_weight is not None and baseline == "seasonal_naive":
                 self.season_weight.fill_(1.0)
@@ -91,6 +100,8 @@ class ForkingNetwork(nn.Module):
 
     def embed_steps(self, window: Tensor, extra: Tensor) -> Tensor:
         """e_t (..., hidden): what the recurrence reads."""
+        if self.smoothing is not None:
+            window, _ = self.smoothing(window)
         embedded: Tensor = self.act(self.embed(torch.cat((window, extra), dim=-1)))
         return embedded
 
@@ -112,7 +123,12 @@ class ForkingNetwork(nn.Module):
         free = self.direct(mixed).view(*mixed.shape[:-1], horizon, size)
         if self.local is not None:
             free = free + self.local(mixed, future)
-        centre: Tensor = self.skip(window)
+        centre: Tensor
+        if self.smoothing is None:
+            centre = self.skip(window)
+        else:
+            adjusted, carried_on = self.smoothing(window)
+            centre = self.skip(adjusted) + carried_on
         if self.season_weight is not None:
             centre = centre + self.season_weight * future[..., -2]
         if self.settings.head == "counts":

@@ -82,12 +82,18 @@ class _Stepper:
         self.tensors = recurrent_tensors(network.settings)
         self._weight = network.embed.weight.detach().cpu()
         self._bias = network.embed.bias.detach().cpu()
+        self._adjust: Single | None = None
+        if network.smoothing is not None:
+            with torch.no_grad():
+                self._adjust = network.smoothing.maps()[0].T.cpu().numpy()
         self._stream = network.recurrent.stream(targets, threads=1)
         self._views = [[part.numpy() for part in parts] for parts in self._stream.parts]
 
     def step(self, state: SeriesState, parts: Sequence[Tensor]) -> list[Tensor]:
         """The recurrent tensors after the last row of `state`; those of other phases stay."""
         window, extra, _, _ = step_inputs(state, self.settings)
+        if self._adjust is not None:
+            window = window @ self._adjust
         x = torch.from_numpy(np.concatenate((window, extra), axis=1))
         embedded = functional.gelu(functional.linear(x, self._weight, self._bias))
         phase = (state.rows - 1) % self.settings.stride

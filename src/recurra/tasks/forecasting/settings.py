@@ -32,6 +32,7 @@ MEMBER_FIELDS = (
     "profile",
     "level",
     "aligned",
+    "smoothing",
     "loss",
     "steps",
     "batch_size",
@@ -39,7 +40,13 @@ MEMBER_FIELDS = (
 )
 """The settings in which the networks of an ensemble may differ."""
 SEEDS_APART = 1000
-WINDOWED_ONLY: dict[str, Any] = {"stride": 1, "sequence_length": 1, "profile": 0, "level": None}
+WINDOWED_ONLY: dict[str, Any] = {
+    "stride": 1,
+    "sequence_length": 1,
+    "profile": 0,
+    "level": None,
+    "smoothing": False,
+}
 ONLY: dict[str, dict[str, Any]] = {
     "segments": {**WINDOWED_ONLY, "cell": "gru", "num_layers": 1, "skip": None},
     "autoregressive": WINDOWED_ONLY,
@@ -53,6 +60,7 @@ ONLY_WHY = {
     "skip": "which has no seasonal skip",
     "profile": "which sees its window alone",
     "level": "whose windows have their last value as level",
+    "smoothing": "which sees its window as it is",
 }
 
 
@@ -83,6 +91,8 @@ class ModelSettings(CheckedModel):
              window, or else the last row alone when None
     aligned  whether training windows end whole seasons before the end of each series, at the phase
              of the forecast after it, in place of anywhere
+    smoothing  whether level and season of each window are taken out by exponential smoothing, whose
+             rates are learned, and carried on into the forecast, see `smoothing.py`
     head     "quantiles", or "counts" for a negative binomial distribution, see `counts.py`
     """
 
@@ -104,6 +114,7 @@ class ModelSettings(CheckedModel):
     profile: int = Field(default=0, ge=0, le=1000)
     level: int | None = Field(default=None, ge=1)
     aligned: bool = False
+    smoothing: bool = False
     head: Head = "quantiles"
 
     @field_validator("quantile_levels")
@@ -172,6 +183,21 @@ class ModelSettings(CheckedModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_smoothing(self) -> ModelSettings:
+        if self.smoothing and not 2 <= self.period <= self.context // 2:
+            raise ValueError(
+                f"smoothing=True needs two whole seasons in a window, and the window has "
+                f"context={self.context} rows, a season {self.period}; expected a season of two "
+                "rows or more and a context of twice that, or no smoothing"
+            )
+        if self.smoothing and self.profile:
+            raise ValueError(
+                f"profile={self.profile} has no meaning with smoothing=True, which has a season "
+                "of its own; leave one of them out"
+            )
+        return self
+
     @property
     def level_rows(self) -> int:
         """Rows at the end of a window whose mean is its level."""
@@ -179,7 +205,7 @@ class ModelSettings(CheckedModel):
 
     @property
     def period(self) -> int:
-        """Rows that the seasonal skip path and the profile look back."""
+        """Rows that the seasonal skip path, the profile and the smoothing look back."""
         return self.skip or self.season
 
     @property
@@ -256,6 +282,7 @@ class ForecasterSettings(CheckedModel):
     profile: int = Field(default=0, ge=0, le=1000)
     level: int | None = Field(default=None, ge=1)
     aligned: bool = False
+    smoothing: bool = False
     head: Head = "quantiles"
     logarithm: bool | None = None
     minutes: float | None = Field(default=None, gt=0)
