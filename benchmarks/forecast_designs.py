@@ -3,8 +3,10 @@
     python benchmarks/forecast_designs.py
     python benchmarks/forecast_designs.py --only m3-monthly/autoregressive
 
-Each design has the default's settings but for what its name says, the same number of updates and
-three seeds, and forecasts rows that follow those it learned from. The test parts of the two
+Each design is the default one but for what its name says, with the mean of a season as level: the
+default before this table was made, which has the last value for data finer than a day since. All
+have the same number of updates and three seeds, and forecast rows that follow those they learned
+from. The test parts of the two
 competitions are not read: the last rows of their training parts are forecast. Every data set,
 design and seed leaves one file in docs/results/forecast-designs/, and is not run again while it is
 there; docs/results/forecast-designs.md is assembled from them. Data: `recurra data list`,
@@ -90,7 +92,7 @@ DATA = {
         m4_hourly,
         {"time": "time", "target": "target", "series": "series"},
         1,
-        {"horizon": 48, "season": 24, "context": 168, "stride": 24},
+        {"horizon": 48, "season": 24, "context": 168, "stride": 24, "level": 24},
         24,
     ),
     "m3-monthly": Data(
@@ -106,7 +108,7 @@ DATA = {
         electricity,
         {"time": "Datetime", "target": ["PJME", "PJMW"]},
         40,
-        {"horizon": 48},
+        {"horizon": 48, "level": 24},
         24,
     ),
     "weather": Data(
@@ -114,12 +116,12 @@ DATA = {
         weather,
         {"time": "time", "target": ["pressure", "temperature", "humidity"]},
         40,
-        {"horizon": 48},
+        {"horizon": 48, "level": 24},
         24,
     ),
 }
 DESIGNS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "base": {},
     "cell=lstm": {"cell": "lstm"},
     "cell=rnn": {"cell": "rnn"},
     "a loss at one state": {"sequence_length": 1},
@@ -137,6 +139,7 @@ def settings_of(data: Data, design: str, seed: int) -> dict[str, Any]:
     given = {**data.settings, **DESIGNS[design], "seed": seed}
     if "model" in DESIGNS[design]:
         given.pop("stride", None)
+        given.pop("level", None)
     if DESIGNS[design].get("model") == "segments":
         given["segment"] = data.segment
     return {**given, "steps": STEPS, "training": {"schedule": "cosine"}}
@@ -207,12 +210,15 @@ def page(folder: Path) -> str:
         "# forecast-designs",
         "",
         "What the default of `Forecaster` is made of, and what else it offers: each row differs",
-        f"from the default by what it says; {STEPS} updates, seeds {', '.join(map(str, SEEDS))}",
+        f"from the first by what it says; {STEPS} updates, seeds {', '.join(map(str, SEEDS))}",
         "(mean ± standard deviation), the best weights by the last 15 % of the rows before, one",
         "thread. All forecast rows follow those; no test part of a competition is read.",
         "MASE and the weighted quantile loss (wql) are better when lower, coverage_80 near 0.8.",
         "The baselines are not random. Electricity and weather had not been used when the default",
-        "was designed.",
+        "was designed. Weather showed that it got no better than its seasonal naive start there,",
+        "with the mean of the last day as the level of each window. Over these three hourly data",
+        "sets level=1 has 0.92 times the MASE and the wql of the first row (geometric means), and",
+        "is the default for data finer than a day since. That was chosen by these tables.",
         "",
     ]
     for name, data in DATA.items():

@@ -92,7 +92,7 @@ def m4_hourly() -> Data:
         }
 
     # The design that hourly times would choose; these series have none.
-    design = {"season": 24, "context": CONTEXT, "stride": 24}
+    design = {"season": 24, "context": CONTEXT, "stride": 24, "level": 1}
     return Data(table, horizon, None, [None], score, design)
 
 
@@ -117,7 +117,7 @@ def etth1() -> Data:
         error = made - actual
         return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean())}
 
-    design = {"season": 24, "context": CONTEXT, "stride": 24}
+    design = {"season": 24, "context": CONTEXT, "stride": 24, "level": 1}
     return Data(table, horizon, ETT_SPLITS[1], list(origins), score, design)
 
 

@@ -110,3 +110,12 @@ def test_context_is_at_most_a_third_of_short_series() -> None:
 def test_given_choices_are_kept() -> None:
     model = design(freq.parse("1d"), 7, 300, horizon=3, context=50, stride=5, hidden_size=9)
     assert (model.context, model.stride, model.hidden_size) == (50, 5, 9)
+
+
+def test_level_is_the_last_value_below_a_day_and_else_the_network_s() -> None:
+    hourly = design(freq.parse("1h"), 24, 5000, horizon=3)
+    assert (hourly.level, hourly.level_rows) == (1, 1)
+    daily = design(freq.parse("1d"), 7, 300, horizon=3)
+    assert (daily.level, daily.level_rows) == (None, 7)
+    given = design(freq.parse("1h"), 24, 5000, horizon=3, level=24)
+    assert given.level_rows == 24

@@ -79,7 +79,8 @@ class Forecaster:
                     "huber" for a point forecast judged by its squares; see `losses.py`
     skip            rows that the seasonal skip path looks back before training; a season when None
     profile         past seasons (of `skip` rows when given) whose mean shape is an input
-    level           rows whose mean is a window's level; a season, or the last row alone when None
+    level           rows whose mean is a window's level; when None a season, or the last row alone,
+                    which it is too for data finer than a day
     aligned         whether training windows end whole seasons before the end of each series, for
                     forecasts that are always made at the same hour or weekday
     smoothing       whether exponential smoothing, its rates learned, takes level and season out of

@@ -118,6 +118,15 @@ def default_stride(frequency: Frequency, season: int, context: int) -> int:
     return max(1, context // 16)
 
 
+def default_level(frequency: Frequency) -> int | None:
+    """Rows whose mean is a window's level: the last alone for data finer than a day.
+
+    Over hours the last value says more than the last day's mean where a day's level moves, as the
+    weather's does, and hardly less elsewhere: docs/results/forecast-designs.md. None otherwise.
+    """
+    return 1 if frequency.kind == "fixed" and frequency.step < DAY else None
+
+
 def default_segment(season: int, context: int) -> int:
     """Rows in a segment: a season where two fit in the window, else an eighth of the window."""
     if 4 <= season <= context // 2:
@@ -167,12 +176,14 @@ def design(
         )
     context = context or default_context(frequency, season, length)
     stride = stride or default_stride(frequency, season, context)
+    level = network.pop("level", None) or default_level(frequency)
     return ModelSettings(
         horizon=horizon,
         context=context,
         season=season,
         stride=stride,
         sequence_length=sequence_length or default_sequence_length(stride),
+        level=level,
         **network,
     )
 
