@@ -326,6 +326,14 @@ def test_wrong_settings_are_named(arguments: dict[str, Any], words: str) -> None
         Forecaster(**arguments)
 
 
+def test_a_check_with_words_of_its_own_is_cited_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Forecaster(horizon=3, quantile_levels=(0.1, 0.9))
+    assert str(caught.value) == (
+        "quantile_levels=[0.1, 0.9] must contain 0.5: the median is the point forecast."
+    )
+
+
 def test_settings_by_name_are_checked_and_the_nearest_is_named() -> None:
     made = Forecaster.from_settings({"horizon": 3, "hidden_size": 8})
     assert made.settings == Forecaster(horizon=3, hidden_size=8).settings
