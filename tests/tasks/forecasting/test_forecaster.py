@@ -303,6 +303,14 @@ def test_save_and_load_give_the_same_bits(tmp_path: Path) -> None:
     assert again.settings == forecaster.settings
 
 
+def test_forecasts_without_a_table_are_frames_of_the_kind_trained_on() -> None:
+    frame = ramp(40).to_pandas()
+    forecaster = Forecaster(horizon=3, **QUICK).fit(frame)
+    assert isinstance(forecaster.predict(), pd.DataFrame)
+    assert isinstance(forecaster.sample(count=2), pd.DataFrame)
+    assert isinstance(forecaster.fine_tune(pl.from_pandas(frame)).predict(), pl.DataFrame)
+
+
 def test_unfitted_forecaster_says_so() -> None:
     forecaster = Forecaster(horizon=3)
     for call in (forecaster.predict, forecaster.stream, lambda: forecaster.save("nowhere")):
