@@ -103,9 +103,11 @@ def invalid_settings(kind: str, problems: Iterable[Any], valid: Iterable[str]) -
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             parts.append(unknown(f"{kind} setting", name, names))
-        elif not name:
-            parts.append(problem["msg"].removeprefix("Value error, ").rstrip(".") + ".")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        if not name or isinstance(problem.get("ctx", {}).get("error"), RecurraError):
+            parts.append(message.rstrip(".") + ".")  # a whole sentence, which names the value
         else:
-            wanted = problem["msg"].removeprefix("Input should be ")
+            wanted = message.removeprefix("Input should be ")
             parts.append(f"{kind} setting {name}={problem['input']!r}: expected {wanted}.")
     return ConfigError(" ".join(parts))

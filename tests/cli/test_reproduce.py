@@ -19,7 +19,10 @@ RECIPE = """
 name = "toy"
 task = "juggling"
 dataset = "stocks"
-description = "A toy."
+description = '''
+A toy,
+of 3 balls. What was tried with it before.
+'''
 seeds = [0, 1]
 published = [{ model = "Them", source = "Them 2020, table 1", metrics = { mase = 0.9 } }]
 [juggling]
@@ -157,7 +160,7 @@ def test_in_a_checkout_the_outcome_goes_to_docs_results(
 def test_without_a_name_the_recipes_are_listed(calls: list[int], run: Run) -> None:
     status, out, _ = run()
     assert status == 0
-    assert out.splitlines()[1].split() == ["toy", "juggling", "stocks", "A", "toy."]
+    assert out.splitlines()[1:] == ["toy   juggling  stocks  A toy, of 3 balls."]
     assert json.loads(run("--json")[1])["recipes"][0]["name"] == "toy"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -122,8 +123,18 @@ def _list_recipes(as_json: bool) -> None:
     if as_json:
         print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
     else:
-        rows = [[r.name, r.task, r.dataset, r.description] for r in recipes]
+        rows = [[r.name, r.task, r.dataset, first_sentence(r.description)] for r in recipes]
         print_table(["name", "task", "data", "about"], rows)
+
+
+def first_sentence(text: str) -> str:
+    """The beginning of a description, up to its first full stop or question mark, in one line.
+
+    >>> first_sentence("The 3,003 series of M3,\\nofficial split. Settings were chosen ...")
+    'The 3,003 series of M3, official split.'
+    """
+    whole = " ".join(text.split())
+    return re.split(r"(?<=[.?])\s", whole, maxsplit=1)[0]
 
 
 def _print_path(path: Path, as_json: bool) -> None:

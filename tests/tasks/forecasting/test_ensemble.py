@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.tasks.forecasting.tables import QUICK, fitted_on, several
+from tests.tasks.forecasting.tables import QUICK, fitted_on, ramp, read, several
 
 from recurra import Forecaster
 from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder
+from recurra.tasks.forecasting.learning import plan
 from recurra.tasks.forecasting.settings import ForecasterSettings, members
 from recurra.training.loop import TrainingInterrupted
 
@@ -67,6 +68,18 @@ def test_weights_come_from_the_rows_kept_and_are_saved_and_streamed(tmp_path: Pa
     assert answer["q0.5"] == pytest.approx(
         again.predict(frame.head(65))["q0.5"].to_list(), rel=1e-5
     )
+
+
+def test_weights_and_paths_come_from_rows_that_no_network_was_trained_on() -> None:
+    """A longer window keeps fewer rows of a short series."""
+    settings = ForecasterSettings(horizon=3, ensemble=[{"context": 8}, {"context": 55}], steps=3)
+    chosen = plan(read(ramp(60)), settings)
+    trained = [int(member.task.train_rows[0]) for member in chosen.members]
+    assert trained == [51, 60]
+    assert chosen.kept == (0,)
+    longer = plan(read(ramp(90)), settings)
+    assert [int(member.task.train_rows[0]) for member in longer.members] == [76, 76]
+    assert longer.kept == (14,)
 
 
 def test_weights_without_rows_to_choose_them_by_are_refused() -> None:

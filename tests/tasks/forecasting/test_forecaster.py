@@ -303,6 +303,14 @@ def test_save_and_load_give_the_same_bits(tmp_path: Path) -> None:
     assert again.settings == forecaster.settings
 
 
+def test_forecasts_without_a_table_are_frames_of_the_kind_trained_on() -> None:
+    frame = ramp(40).to_pandas()
+    forecaster = Forecaster(horizon=3, **QUICK).fit(frame)
+    assert isinstance(forecaster.predict(), pd.DataFrame)
+    assert isinstance(forecaster.sample(count=2), pd.DataFrame)
+    assert isinstance(forecaster.fine_tune(pl.from_pandas(frame)).predict(), pl.DataFrame)
+
+
 def test_unfitted_forecaster_says_so() -> None:
     forecaster = Forecaster(horizon=3)
     for call in (forecaster.predict, forecaster.stream, lambda: forecaster.save("nowhere")):
@@ -324,6 +332,14 @@ def test_unfitted_forecaster_says_so() -> None:
 def test_wrong_settings_are_named(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         Forecaster(**arguments)
+
+
+def test_a_check_with_words_of_its_own_is_cited_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Forecaster(horizon=3, quantile_levels=(0.1, 0.9))
+    assert str(caught.value) == (
+        "quantile_levels=[0.1, 0.9] must contain 0.5: the median is the point forecast."
+    )
 
 
 def test_settings_by_name_are_checked_and_the_nearest_is_named() -> None:

@@ -20,6 +20,7 @@ from recurra.tasks.forecasting.evaluation import Evaluation, evaluate, rolling_o
 from recurra.tasks.forecasting.fitted import TASK, Fitted
 from recurra.tasks.forecasting.frames import (
     attribution_frame,
+    frame_kind,
     prediction_frame,
     sample_frame,
 )
@@ -167,6 +168,7 @@ class Forecaster:
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
+        self._kind: Any = "polars"  # of the frames that nobody brought a table for
         for member in members(self.settings):
             training_settings(member, validate_every=1)
 
@@ -229,6 +231,7 @@ class Forecaster:
         )
         if until is not None:
             table = cut(table, until)
+        self._kind = frame_kind(data)
         return self._train(table, None, out, force, resume)
 
     def fine_tune(
@@ -260,6 +263,7 @@ class Forecaster:
         tuned = type(self).from_settings(settings.model_dump(), progress=self.progress)
         tuned._train(table, fitted, out, force, resume)
         self._fitted, self.result, self.settings = tuned._fitted, tuned.result, settings
+        self._kind = frame_kind(data)
         return self
 
     def _train(
@@ -293,7 +297,8 @@ class Forecaster:
                 training rows goes on from there. None forecasts from the end of the training table
         Known-future covariates are given as further rows of the table with empty targets.
 
-        Returns a long frame of the kind of `data`: series, time, target, step, q0.1 … q0.9.
+        Returns a long frame of the kind of `data`, or of what was trained on (polars after `load`):
+        series, time, target, step, q0.1 … q0.9.
         """
         backend, names, last, quantiles = self._forecast(data)
         levels = self.fitted.settings.quantile_levels
@@ -310,7 +315,7 @@ class Forecaster:
                 )
             last = np.array(list(fitted.indices.values()))
             made = forecast_states(fitted, list(fitted.states.values()))
-            return "polars", list(fitted.states), last, made
+            return self._kind, list(fitted.states), last, made
         frame = read_table(
             data, text=() if fitted.schema.series is None else (fitted.schema.series,)
         )
@@ -323,7 +328,7 @@ class Forecaster:
         """(kind of frame, state of each series of `data` after its last row)."""
         fitted = self.fitted
         if data is None:
-            return "polars", fitted.states
+            return self._kind, fitted.states
         frame = read_table(
             data, text=() if fitted.schema.series is None else (fitted.schema.series,)
         )

@@ -19,6 +19,15 @@ def quantile_name(level: float) -> str:
     return f"q{level!r}"
 
 
+def frame_kind(data: Any) -> Any:
+    """What narwhals makes frames like `data` of: pandas for a pandas frame, polars for the rest."""
+    import narwhals as nw
+
+    frame = nw.from_native(data, pass_through=True)
+    pandas = isinstance(frame, nw.DataFrame) and frame.implementation.is_pandas()
+    return "pandas" if pandas else "polars"
+
+
 def sample_frame(
     schema: Schema,
     names: Sequence[str],

@@ -73,8 +73,8 @@ class Member:
 class Plan:
     """Everything that training needs, checked: nothing has been trained or written yet.
 
-    `kept` rows of each series validate, and weigh the networks or calibrate the quantiles when that
-    is asked for.
+    The last `kept` rows of each series were kept from all networks: they weigh the networks or
+    calibrate the quantiles when that is asked for.
     """
 
     table: SeriesSet
@@ -131,10 +131,16 @@ def fine_tuning(
     return ForecasterSettings(**{**settings.model_dump(), **values})
 
 
-def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = None) -> Plan:
+def plan(
+    table: SeriesSet,
+    settings: ForecasterSettings,
+    start: Fitted | None = None,
+    kept: Sequence[int] | None = None,
+) -> Plan:
     """Choose season, design and split for a table, and lay everything out.
 
-    With `start` training goes on from the weights, designs and schema of what was fitted before.
+    With `start` training goes on from the weights, designs and schema of what was fitted before;
+    with `kept` that many rows of each series validate, whatever the design.
 
     Raises: DataError when there is nothing to learn from, ConfigError for wrong settings.
     """
@@ -158,14 +164,18 @@ def plan(table: SeriesSet, settings: ForecasterSettings, start: Fitted | None = 
         models, schema = list(start.members), start.schema
     panel = build_panel(table.series, schema, settings.horizon)
     made: list[Member] = []
-    kept_rows: list[int] = []
+    kept_each: list[Sequence[int]] = []
     notes: list[str] = [*table.notes]
     for one, model in zip(each, models, strict=True):
+        rows = kept
+        if rows is None:
+            rows = [_validation_rows(series, model, one.validation) for series in table.series]
         weights = None if start is None else start.networks[len(made)].state_dict()
-        member, kept = _member(table, one, model, schema, panel, len(each), weights)
-        made.append(member)
-        kept_rows = kept_rows or kept
-        notes += (note for note in _describe(table, schema, model, kept) if note not in notes)
+        made.append(_member(table, one, model, schema, panel, len(each), rows, weights))
+        kept_each.append(rows)
+        notes += (note for note in _describe(table, schema, model, rows) if note not in notes)
+    # A network with a longer window keeps fewer rows of a short series, and was trained on others.
+    kept_rows = [min(rows) for rows in zip(*kept_each, strict=True)]
     if len(each) > 1 and settings.weights == "equal":
         notes.append(f"the mean of {len(each)} networks")
     if settings.weights == "validation" and not any(kept_rows):
@@ -191,15 +201,15 @@ def _member(
     schema: Schema,
     panel: Panel,
     share: int,
+    kept: Sequence[int],
     weights: Mapping[str, Tensor] | None = None,
-) -> tuple[Member, list[int]]:
-    """One network's training, and the rows of each series that it keeps for validation."""
+) -> Member:
+    """One network's training on all rows but the last `kept` of each series."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = make_network(schema, model)
     if weights is not None:
         network.load_state_dict(weights)
-    kept = [_validation_rows(one, model, settings.validation) for one in table.series]
     lengths = [len(one.target) - rows for one, rows in zip(table.series, kept, strict=True)]
     train_rows = torch.tensor(lengths).repeat_interleave(len(schema.target))
     batch_size, seed = settings.batch_size, settings.seed
@@ -211,7 +221,7 @@ def _member(
         # Such weights forecast well before any step; training may well make them worse.
         training = training.model_copy(update={"validate_start": True})
     choose_device(training)
-    return Member(task, training), kept
+    return Member(task, training)
 
 
 def learn(

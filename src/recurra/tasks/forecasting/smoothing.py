@@ -11,7 +11,8 @@ multiplicative.
 
 α and γ are learned with the network and the same for all series, so that a new series has them too.
 For given α and γ everything here is one linear map of the window, which the recursion makes out of
-the identity: C short steps, whatever the number of windows.
+the identity. It goes a season at a time, since within one the s_{i−m} are known and the levels are
+sums: ℓ_{b+j} = (1 − α)^{j+1} ℓ_{b−1} + Σ_{k≤j} α (1 − α)^{j−k} (z_{b+k} − s_{b+k−m}).
 
 Source: Smyl 2020, "A hybrid method of exponential smoothing and recurrent neural networks for time
 series forecasting", section 3, where α and γ belong to each series; the recursion is ETS(A,N,A),
@@ -46,13 +47,18 @@ class ExponentialSmoothing(nn.Module):
         """The linear maps (context, context) to x and (horizon, context) to ŷ."""
         alpha, gamma = torch.sigmoid(self.rates)
         rows = torch.eye(self.context, dtype=self.rates.dtype, device=self.rates.device)
+        step = torch.arange(self.season, dtype=rows.dtype, device=rows.device)
+        faded = torch.sigmoid(-self.rates[0]) ** step
+        lag = (step[:, None] - step).clamp(min=0).long()
+        mix, kept = alpha * faded[lag].tril(), (1 - alpha) * faded
         level = rows[: self.season].mean(0)
-        season = list((rows[: self.season] - level).unbind(0))
-        for i in range(self.season, self.context):
-            before, phase = level, i % self.season
-            level = torch.lerp(before, rows[i] - season[phase], alpha)
-            season[phase] = torch.lerp(season[phase], rows[i] - before, gamma)
-        known = torch.stack(season)
+        season = rows[: self.season] - level
+        for piece in torch.split(rows[self.season :], self.season):
+            n = len(piece)
+            levels = kept[:n, None] * level + mix[:n, :n] @ (piece - season[:n])
+            before = torch.cat((level[None], levels[:-1]))
+            newer = torch.lerp(season[:n], piece - before, gamma)
+            season, level = torch.cat((newer, season[n:])), levels[-1]
         back = torch.arange(self.context, device=rows.device) % self.season
         ahead = torch.arange(self.context, self.context + self.horizon, device=rows.device)
-        return rows - level - known[back], level + known[ahead % self.season]
+        return rows - level - season[back], level + season[ahead % self.season]
