@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,8 @@ from recurra.tasks.sentiment.words import Vocabulary, WordTable, written_words
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 _DEFAULTS: dict[str, Any] = {"learning_rate": 2e-3, "weight_decay": 0.01}
 
 
@@ -58,15 +57,8 @@ class Plan:
 
 def training_settings(settings: SentimentSettings, steps_per_epoch: int = 100) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes = settings.minutes
-    if minutes is None and settings.steps is None:
-        minutes = DEFAULT_MINUTES
     values = {
-        "minutes": minutes,
-        "steps": settings.steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
+        **common_values(settings),
         # Often enough to find the best weights, seldom enough to cost little.
         "validate_every": min(max(20, steps_per_epoch // 2), 1000),
     }
@@ -183,8 +175,6 @@ def learn(
     assert chosen.valid.targets is not None
     temperature = find_temperature(logits, chosen.valid.targets)
     right = (logits.argmax(1) == chosen.valid.targets).double().mean()
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
-    summary["valid_accuracy"] = round(float(right), 6)
     fitted = Fitted(
         chosen.labels,
         chosen.vocabulary,
@@ -192,7 +182,7 @@ def learn(
         network,
         temperature,
         chosen.seen,
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training, valid_accuracy=round(float(right), 6)),
         chosen.notes,
     )
     return fitted, result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ from recurra.tasks.speech.spelling import find_spelling, unit_of
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 MOST_HELD_OUT = 200
 """Recordings that are kept for validation at most, where none are given for it."""
 BLANK = 0.995
@@ -72,17 +71,7 @@ def training_settings(
     settings: SpeechSettings, validate_every: int | None = None
 ) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes, steps = settings.minutes, settings.steps
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    values: dict[str, Any] = {
-        **TRAINING,
-        "minutes": minutes,
-        "steps": steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
-    }
+    values = {**TRAINING, **common_values(settings)}
     if validate_every is not None:
         values["validate_every"] = validate_every
     return TrainingSettings(**{**values, **settings.training})
@@ -197,7 +186,6 @@ def learn(
         resume=resume,
         progress=progress,
     )
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
     notes = chosen.notes
     if task.blank_share is not None and task.blank_share >= BLANK:
         notes = (*notes, _explain_blanks(task.blank_share, result.steps, chosen.training))
@@ -208,7 +196,7 @@ def learn(
         mean,
         deviation,
         min(texts, key=lambda text: (-texts[text], text)),
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training),
         notes,
     )
     return fitted, result
