@@ -26,11 +26,12 @@ CALLS = 5
 
 
 def made(job: dict) -> object:
-    """The model with the package's own defaults, but for horizon, look-back and progress bars."""
+    """The model with the package's defaults, but for horizon, look-back, windows, progress bars."""
     return MODELS[job["model"]](
         h=job["horizon"],
         input_size=job["context"],
         max_steps=job["steps"],
+        windows_batch_size=job["windows"],
         random_seed=job["seed"],
         accelerator="cpu",
         enable_progress_bar=False,
