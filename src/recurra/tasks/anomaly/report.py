@@ -10,7 +10,7 @@ from recurra.errors import RunError
 from recurra.report import charts
 from recurra.report.charts import Watch
 from recurra.report.page import Page
-from recurra.report.results import metric_names
+from recurra.report.parts import add_notes, add_scores
 from recurra.runs import RunFolder, read_json
 from recurra.tasks.anomaly.fitted import Fitted, Trace, make_trace
 from recurra.tasks.anomaly.table import Watched
@@ -60,16 +60,10 @@ def make_report(title: str, fitted: Fitted, metrics: dict[str, Any] | None) -> P
         f"{done['alarms']} alarms at surprise {fitted.threshold:.3g} (-log10 of how likely a row "
         "is, given all rows before it)."
     )
-    for note in fitted.notes:
-        page.text(f"Note: {note}.")
+    add_notes(page, fitted.notes)
     if metrics is not None:
         page.heading("Scores on labelled rows")
-        names = metric_names(metrics["results"])
-        rows = [
-            [row["model"], *(row["metrics"].get(name) for name in names)]
-            for row in metrics["results"]
-        ]
-        page.table(["model", *names], rows, caption=str(metrics.get("data", "")))
+        add_scores(page, metrics["results"], str(metrics.get("data", "")))
     page.heading("What was watched")
     for chart in watched_charts(fitted, fitted.traces):
         svg = charts.to_svg(charts.watch_charts([chart]))
