@@ -361,7 +361,7 @@ def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...])
 
 
 def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
-    from recurra.report.charts import save
+    from recurra.report.drawing import save
     from recurra.tasks.forecasting.report import prediction_figure
 
     save(prediction_figure(forecaster, table), path)

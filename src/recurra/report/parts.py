@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from recurra.errors import ConfigError, RunError
-from recurra.report import charts
+from recurra.report.charts import loss_curves
+from recurra.report.drawing import to_svg
 from recurra.report.page import Page
 from recurra.report.results import metric_names
 from recurra.runs import RunFolder, read_json
@@ -83,4 +84,4 @@ def add_training(
         words += f"; best weights at step {result['best_step']}"
     page.text(" ".join(filter(None, (f"{words}.", remark, f"Seed {training['seed']}."))))
     if history:
-        page.figure(charts.to_svg(charts.loss_curves(history)), loss)
+        page.figure(to_svg(loss_curves(history)), loss)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from recurra.data.series import SeriesSet
 from recurra.report import charts, parts
-from recurra.report.charts import Fan
+from recurra.report.drawing import to_svg
 from recurra.report.page import Page
+from recurra.report.series_charts import Fan, fan_charts
 from recurra.runs import RunFolder
 from recurra.tasks.forecasting.evaluation import OURS, Evaluation
 from recurra.tasks.forecasting.fitted import Fitted
@@ -101,10 +102,10 @@ def add_evaluation(page: Page, metrics: Mapping[str, Any]) -> None:
     for target, errors in details["error_by_horizon"].items():
         lines = {model: np.array(values, dtype=np.float64) for model, values in errors.items()}
         figure = charts.error_by_horizon(lines, "mean |error|", target)
-        page.figure(charts.to_svg(figure), f"{target}: mean absolute error by step ahead")
+        page.figure(to_svg(figure), f"{target}: mean absolute error by step ahead")
     for target, coverage in details["calibration"].items():
         figure = charts.calibration(details["levels"], coverage, target)
-        page.figure(charts.to_svg(figure), f"{target}: share of values below each quantile")
+        page.figure(to_svg(figure), f"{target}: share of values below each quantile")
 
 
 def add_fans(page: Page, fans: Sequence[Fan], heading: str, caption: str) -> None:
@@ -113,7 +114,7 @@ def add_fans(page: Page, fans: Sequence[Fan], heading: str, caption: str) -> Non
         return
     page.heading(heading)
     for fan in fans:
-        page.figure(charts.to_svg(charts.fan_charts([fan])), f"{fan.title}: {caption}")
+        page.figure(to_svg(fan_charts([fan])), f"{fan.title}: {caption}")
 
 
 def make_report(title: str, fitted: Fitted, run: RunFolder) -> Page:
@@ -144,9 +145,9 @@ def prediction_figure(forecaster: Forecaster, data: Any = None) -> Any:
     """One picture of the forecasts after the last rows of `data`, or of the training table."""
     fitted = forecaster.fitted
     if data is None:
-        return charts.fan_charts(next_fans(fitted, fitted.states))
+        return fan_charts(next_fans(fitted, fitted.states))
     table = forecaster.read(data)
-    return charts.fan_charts(table_fans(fitted, table))
+    return fan_charts(table_fans(fitted, table))
 
 
 def table_fans(fitted: Fitted, table: SeriesSet) -> list[Fan]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recurra.report import charts
+from recurra.report.drawing import to_svg
+from recurra.report.maps import Alignment, alignment_chart
 from recurra.report.page import Page
 from recurra.report.parts import (
     Metrics,
@@ -49,7 +50,7 @@ def _add_evaluation(page: Page, metrics: Metrics) -> None:
     if picture:
         page.heading("What it says, and when")
         page.figure(
-            charts.to_svg(charts.alignment_chart(_alignment(picture))),
+            to_svg(alignment_chart(_alignment(picture))),
             "Above the log-mel spectrogram of a recording, below the probability of each character",
         )
     if details["worst"]:
@@ -66,8 +67,8 @@ def _add_evaluation(page: Page, metrics: Metrics) -> None:
         )
 
 
-def _alignment(picture: Mapping[str, Any]) -> charts.Alignment:
-    return charts.Alignment(
+def _alignment(picture: Mapping[str, Any]) -> Alignment:
+    return Alignment(
         str(picture["title"]),
         np.array(picture["features"], float),
         float(picture["step_s"]),
