@@ -12,7 +12,7 @@ from recurra.errors import RunError
 from recurra.report.drawing import to_svg
 from recurra.report.maps import HeatMap, heat_maps
 from recurra.report.page import Page
-from recurra.training.flow import GradientFlow, LayerFlow
+from recurra.training.flow_values import GradientFlow, LayerFlow
 from recurra.training.flow_warnings import flow_warnings
 from recurra.training.log import read_log
 
