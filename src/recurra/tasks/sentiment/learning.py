@@ -82,18 +82,12 @@ def plan(
         raise DataError(
             f"{given.source}: every text has the label {labels[0]!r}; expected two or more labels."
         )
-    notes = [f"{len(given.texts)} texts, {len(labels)} labels: {describe_balance(given.balance)}"]
-    if copies := count_copies(given.texts):
-        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
-        notes.append(f"{copied} of another one in {given.source}")
     if valid is None:
         learned, kept = split_examples(given, settings.validation, settings.seed)
     else:
         check_labels(valid, labels)
         learned, kept = given, valid
-        shared = np.isin(fingerprints(valid.texts), fingerprints(given.texts)).sum()
-        if shared:
-            notes.append(f"{shared} of {len(valid.texts)} validation texts are in training too")
+    notes = _describe(given, valid, len(labels))
     notes.append(f"{len(learned.texts)} texts to learn from, {len(kept.texts)} to validate on")
     words = [written_words(text) for text in learned.texts]
     targets = _numbers(learned, labels)
@@ -102,12 +96,7 @@ def plan(
     )
     if pretrained is not None:
         settings = pretrained.settings(settings)
-        known = len(set(vocabulary.words) & set(pretrained.words))
-        notes.append(
-            f"begins with the language model {pretrained.source}, which knows {known} of the "
-            f"{len(vocabulary.words)} words here: {len(pretrained.layers)} × {pretrained.cell} of "
-            f"{pretrained.hidden_size} units"
-        )
+        notes.append(_describe_pretrained(pretrained, vocabulary))
         vocabulary = pretrained.vocabulary(vocabulary)
     bayes = NaiveBayes.learn(words, targets, len(labels), settings.lexical_features)
     table = WordTable(vocabulary)
@@ -135,6 +124,28 @@ def plan(
         _digest(learned, kept) + ("" if pretrained is None else pretrained.fingerprint),
         tuple(notes),
         pretrained,
+    )
+
+
+def _describe(given: Examples, valid: Examples | None, labels: int) -> list[str]:
+    """What the examples are, and which of them are there more than once."""
+    notes = [f"{len(given.texts)} texts, {labels} labels: {describe_balance(given.balance)}"]
+    if copies := count_copies(given.texts):
+        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
+        notes.append(f"{copied} of another one in {given.source}")
+    if valid is not None:
+        shared = np.isin(fingerprints(valid.texts), fingerprints(given.texts)).sum()
+        if shared:
+            notes.append(f"{shared} of {len(valid.texts)} validation texts are in training too")
+    return notes
+
+
+def _describe_pretrained(pretrained: Pretrained, vocabulary: Vocabulary) -> str:
+    known = len(set(vocabulary.words) & set(pretrained.words))
+    return (
+        f"begins with the language model {pretrained.source}, which knows {known} of the "
+        f"{len(vocabulary.words)} words here: {len(pretrained.layers)} × {pretrained.cell} of "
+        f"{pretrained.hidden_size} units"
     )
 
 

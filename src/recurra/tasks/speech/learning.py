@@ -105,23 +105,16 @@ def plan(
     spelling = find_spelling(source.recordings, settings)
     if spelling is None:
         raise DataError(f"no recording of {source.name} has a transcript; expected texts.")
+
+    def store_of(given: Source, *speeds: float) -> Store:
+        made = fill(given.recordings, given.files, settings, spelling, speeds=speeds, folder=folder)
+        refuse(made, given.name, len(given.recordings), skip_bad)
+        return made
+
     source, valid_source = _hold_out(source, valid_source, settings.validation)
-    speeds = (1.0, *(speed for speed in dict.fromkeys(settings.speeds) if speed != 1))
-    train_store = fill(
-        source.recordings, source.files, settings, spelling, speeds=speeds, folder=folder
-    )
-    refuse(train_store, source.name, len(source.recordings), skip_bad)
-    valid_store = None
-    if valid_source is not None:
-        valid_store = fill(
-            valid_source.recordings,
-            valid_source.files,
-            settings,
-            spelling,
-            speeds=(1.0,),
-            folder=folder,
-        )
-        refuse(valid_store, valid_source.name, len(valid_source.recordings), skip_bad)
+    speeds = [speed for speed in dict.fromkeys(settings.speeds) if speed != 1]
+    train_store = store_of(source, 1.0, *speeds)
+    valid_store = None if valid_source is None else store_of(valid_source, 1.0)
     design = decide(settings, spelling.pieces)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
