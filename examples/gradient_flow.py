@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from recurra import nn
-from recurra.report.charts import HeatMap, heat_maps, save
-from recurra.training.flow import GradientFlow, gradient_flow
+from recurra.report.drawing import save
+from recurra.report.maps import HeatMap, heat_maps
+from recurra.training import GradientFlow, gradient_flow
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "pictures" / "gradient-flow.png"
 TIME, BATCH, HIDDEN = 60, 32, 32

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,3 +28,13 @@ class CheckedSettings(BaseModel):
             except ValidationError as error:
                 fields = type(self).model_fields
                 raise invalid_settings(self.about, error.errors(), fields) from None
+
+    @classmethod
+    def out_of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The settings among the arguments of a call, which has others beside them."""
+        return cls(**{name: arguments[name] for name in cls.model_fields})
+
+    def written(self) -> str:
+        """As the arguments of a call that makes them: "hidden_size=32, steps=5"."""
+        given = self.model_dump(exclude_defaults=True)
+        return ", ".join(f"{name}={value!r}" for name, value in given.items())

@@ -96,6 +96,14 @@ def unknown(kind: str, name: object, valid: Iterable[str], listed: int | None = 
     return f"unknown {kind} {name!r}{hint} Valid: {text}."
 
 
+def not_fitted(model: object, fit: str) -> NotFittedError:
+    """The error of a model that was asked for something before `fit`, a call of which is shown."""
+    name = type(model).__name__
+    return NotFittedError(
+        f"this {name} has not been trained; call {fit} first, or {name}.load(folder)."
+    )
+
+
 def invalid_settings(kind: str, problems: Iterable[Any], valid: Iterable[str]) -> ConfigError:
     """One ConfigError out of the problems that pydantic lists, each with value and expectation."""
     names, parts = list(valid), []

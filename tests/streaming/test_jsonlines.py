@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recurra.errors import DataError
-from recurra.streaming.jsonlines import LINE_LIMIT, answer, flushed, parse_object, read_lines
+from recurra.streaming.jsonlines import (
+    LINE_LIMIT,
+    answer,
+    flushed,
+    parse_object,
+    read_key,
+    read_lines,
+)
 
 
 def push(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,3 +148,15 @@ def test_half_a_surrogate_pair_is_answered_with_an_error() -> None:
     assert answer(lines, dict, written.append) == 1
     assert "surrogate" in written[0]
     assert json.loads(written[1]) == {"key": "\U0001f600"}
+
+
+def test_a_key_is_a_text_or_a_whole_number() -> None:
+    assert read_key({"user": "ann"}, "user") == "ann"
+    assert read_key({"user": 7}, "user") == 7
+    assert read_key({"user": 7}, None) is None
+
+
+@pytest.mark.parametrize("event", [{}, {"user": None}, {"user": True}, {"user": 1.5}])
+def test_an_event_without_a_key_is_refused(event: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="no key under 'user'; expected a text or a whole number"):
+        read_key(event, "user")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recurra import nn
 from recurra.errors import ArgumentError, ConfigError, ShapeError
-from recurra.training.flow import GradientFlow, gradient_flow
+from recurra.training.flow import gradient_flow
+from recurra.training.flow_values import GradientFlow
 from recurra.training.flow_warnings import flow_warnings
 
 KINDS = [nn.RNN, nn.LSTM, nn.GRU]

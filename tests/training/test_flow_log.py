@@ -12,8 +12,9 @@ from tests.training.toy import WaveModel, WaveTask, same_bits, timeless, weights
 
 from recurra import nn
 from recurra.errors import ConfigError
-from recurra.training.flow import GradientFlow, gradient_flow
+from recurra.training.flow import gradient_flow
 from recurra.training.flow_log import FlowLog
+from recurra.training.flow_values import GradientFlow
 from recurra.training.log import read_log
 from recurra.training.loop import train
 from recurra.training.settings import TrainingSettings

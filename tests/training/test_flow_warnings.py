@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from recurra import nn
-from recurra.training.flow import GateFlow, GradientFlow, LayerFlow, gradient_flow
+from recurra.training.flow import gradient_flow
+from recurra.training.flow_values import GateFlow, GradientFlow, LayerFlow
 from recurra.training.flow_warnings import flow_warnings
 
 

@@ -10,7 +10,13 @@ from pydantic import BaseModel
 
 from recurra.errors import RunError
 from recurra.runs import RunFolder, write_json
-from recurra.training.same_fit import Fingerprint, begin_run, check_same_fit, note_fit
+from recurra.training.same_fit import (
+    Fingerprint,
+    begin_run,
+    check_same_fit,
+    free_folder,
+    note_fit,
+)
 
 
 class Settings(BaseModel):
@@ -77,3 +83,11 @@ def test_an_old_run_goes_only_where_a_new_one_begins(run: RunFolder) -> None:
     assert not run.config_path.exists()
     check_same_fit(made, Settings(hidden_size=9), (FILES,))
     assert begin_run(None, Settings(), (FILES,), force=False, resume=True) is None
+
+
+def test_a_folder_is_looked_at_before_work_and_left_as_it_is(run: RunFolder) -> None:
+    assert free_folder(None, force=False, resume=False) is None
+    with pytest.raises(RunError, match="already holds files"):
+        free_folder(run.path, force=False, resume=False)
+    assert free_folder(str(run.path), force=True, resume=False) is not None
+    assert (run.checkpoints / "fit.json").is_file()

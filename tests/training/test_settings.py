@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from recurra.errors import ConfigError
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
 
 def test_defaults_are_valid_and_frozen():
@@ -58,3 +58,14 @@ def test_settings_without_an_end_are_refused_when_training_asks():
     with pytest.raises(ConfigError, match="neither steps nor minutes"):
         TrainingSettings().require_budget()
     TrainingSettings(minutes=1).require_budget()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "steps", "length"),
+    [(None, None, (10.0, None)), (3.0, None, (3.0, None)), (None, 7, (None, 7))],
+)
+def test_a_task_that_is_not_told_how_long_trains_ten_minutes(minutes, steps, length):
+    given = TrainingSettings(minutes=minutes, steps=steps, seed=4, patience=6)
+    made = TrainingSettings(**common_values(given))
+    assert (made.minutes, made.steps) == length
+    assert (made.seed, made.patience, made.device) == (4, 6, "auto")

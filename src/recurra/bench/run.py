@@ -49,19 +49,18 @@ def run(
     memory: list[Row] = []
     failed: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory(prefix="recurra-bench-") as folder:
+        place = Path(folder)
+        processes = min(MEMORY_PROCESSES, settings.rounds)
         for threads, group in groupby(cases, lambda case: case.threads):
             timed = []
             for case in group:
                 if case.mode == "memory":
-                    processes = min(MEMORY_PROCESSES, settings.rounds)
-                    memory += _memory(
-                        case, participants, Path(folder), processes, failed, say, start
-                    )
+                    memory += _memory(case, participants, place, processes, failed, say, start)
                 else:
                     timed.append(case)
             if timed:
                 with _workers([PRODUCT, *participants], threads, start) as workers:
-                    found += _measure_all(timed, participants, workers, Path(folder), settings, say)
+                    found += _measure_all(timed, participants, workers, place, settings, say)
     best = _best_products(found)
     rows = [row for one in found for row in make_rows(one, best[one.case.threads])]
     rows += memory
@@ -70,7 +69,6 @@ def run(
         for one in found
         for name, why in one.failed.items()
     ]
-    waited = [one.waited for one in found if one.waited is not None]
     packages = {package for one in participants for package in one.packages}
     return {
         "task": "bench",
@@ -85,11 +83,7 @@ def run(
         "product_gflops": {
             str(threads): round(GFLOP / seconds, 1) for threads, seconds in best.items()
         },
-        "disturbed": {
-            "rounds": sum(len(one.rounds) for one in found),
-            "discarded": sum(steady(one, best[one.case.threads]).count(False) for one in found),
-            "waited": max(waited, default=None),
-        },
+        "disturbed": _disturbed(found, best),
         "summary": summarise(rows),
         "rows": rows,
     }
@@ -133,6 +127,16 @@ def _progress(measured: Measured, best_product_s: float) -> str:
     rows = make_rows(measured, best_product_s)
     parts = [f"{row['participant']} {row['median_ms']:.3g} ms" for row in rows]
     return ", ".join([*parts, *(f"{name} failed: {why}" for name, why in measured.failed.items())])
+
+
+def _disturbed(found: Sequence[Measured], best: Mapping[int, float]) -> dict[str, Any]:
+    """Rounds there were, rounds that do not count, and the most that was waited for a CPU."""
+    waited = [one.waited for one in found if one.waited is not None]
+    return {
+        "rounds": sum(len(one.rounds) for one in found),
+        "discarded": sum(steady(one, best[one.case.threads]).count(False) for one in found),
+        "waited": max(waited, default=None),
+    }
 
 
 def _best_products(found: Sequence[Measured]) -> dict[int, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recurra.errors import DataError
+from recurra.report.results import how_to_repeat
 from recurra.runs import read_json, write_bytes
 
 KEYS = (
@@ -179,13 +180,7 @@ def make_page(outcome: Mapping[str, Any]) -> str:
         f"- time: {outcome['seconds']:.0f} s",
         f"- machine: {outcome['machine']}",
         f"- commit: {outcome['commit']}",
-        "",
-        "Run it again:",
-        "",
-        "```",
-        outcome["command"],
-        "```",
-        "",
+        *how_to_repeat(outcome["command"]),
     ]
     return "\n".join(lines)
 

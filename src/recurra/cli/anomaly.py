@@ -190,7 +190,7 @@ def predict(
     answers = detector.fitted.answer(watched.series)
     frame = answer_frame(watched, answers)
     if plot is not None:
-        from recurra.report.charts import save
+        from recurra.report.drawing import save
         from recurra.tasks.anomaly.report import answer_figure
 
         save(answer_figure(detector.fitted, watched.series, answers), plot)

@@ -1,4 +1,4 @@
-"""Files that commands write: checked before work begins, and whole or not there at all."""
+"""What commands read on stdin, and files they write: whole, checked before work begins."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def check_writable(option: str, path: Path | None, endings: tuple[str, ...], for
         raise ConfigError(f"{option} {path}: expected a file ending in {known}.")
     if path.exists() and not force:
         raise RunError(f"{path} is already there. Pass --force to replace it.")
+
+
+def read_stdin() -> str:
+    """All of the text on stdin. Raises: DataError for bytes that are no UTF-8."""
+    from recurra.errors import DataError
+
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"stdin is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}, line "
+            f"{line}, is no text. Convert it to UTF-8."
+        ) from error
 
 
 def write_frame(frame: Any, out: str) -> None:

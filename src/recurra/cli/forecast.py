@@ -117,7 +117,6 @@ def train(
     the table for `recurra forecast evaluate`.
     """
     from recurra.cli.options import merge_settings, split_names
-    from recurra.cli.output import print_json
     from recurra.errors import ConfigError
     from recurra.tasks.forecasting.forecaster import Forecaster
 
@@ -164,18 +163,7 @@ def train(
             forecaster = Forecaster.from_settings(found.settings)
         with interruptible(out):
             forecaster.fit(table, **columns, **kept)
-    result = forecaster.fitted.training["result"]
-    if as_json:
-        notes = list(forecaster.fitted.notes)
-        print_json({"task": "forecasting", "run": str(out), "notes": notes, **result})
-        return
-    for note in forecaster.fitted.notes:
-        typer.echo(note)
-    if forecaster.fitted.calibration is not None:
-        typer.echo(repr(forecaster.fitted.calibration))
-    best = "" if result["best_step"] is None else f", best at step {result['best_step']}"
-    typer.echo(f"trained {result['steps']} steps in {result['seconds']:.0f} s{best}")
-    typer.echo(f"saved to {out}")
+    _print_trained(forecaster, out, as_json)
 
 
 @app.command()
@@ -343,6 +331,24 @@ def _check_fine_tuning(
         )
 
 
+def _print_trained(forecaster: Forecaster, out: Path, as_json: bool) -> None:
+    from recurra.cli.output import print_json
+
+    fitted = forecaster.fitted
+    result = fitted.training["result"]
+    if as_json:
+        notes = list(fitted.notes)
+        print_json({"task": "forecasting", "run": str(out), "notes": notes, **result})
+        return
+    for note in fitted.notes:
+        typer.echo(note)
+    if fitted.calibration is not None:
+        typer.echo(repr(fitted.calibration))
+    best = "" if result["best_step"] is None else f", best at step {result['best_step']}"
+    typer.echo(f"trained {result['steps']} steps in {result['seconds']:.0f} s{best}")
+    typer.echo(f"saved to {out}")
+
+
 def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...]) -> None:
     from recurra.cli.output import print_json, print_outcome, print_table
     from recurra.report.results import metric_names
@@ -361,7 +367,7 @@ def _print_scores(outcome: dict[str, Any], as_json: bool, keys: tuple[str, ...])
 
 
 def _plot(forecaster: Forecaster, table: Path | None, path: Path) -> None:
-    from recurra.report.charts import save
+    from recurra.report.drawing import save
     from recurra.tasks.forecasting.report import prediction_figure
 
     save(prediction_figure(forecaster, table), path)

@@ -193,6 +193,7 @@ def predict(
     The same seed writes the same text. --save-state keeps where the text stands at its end, so that
     a long one need not be read again.
     """
+    from recurra.cli.files import read_stdin
     from recurra.cli.output import print_json
     from recurra.errors import ConfigError, RunError
     from recurra.tasks.language.model import LanguageModel
@@ -212,7 +213,7 @@ def predict(
     if beam is not None and rules:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in rules)
         raise ConfigError(f"--beam draws nothing, so {names} would do nothing. Give one of them.")
-    given = _read_stdin() if prompt == "-" else prompt
+    given = read_stdin() if prompt == "-" else prompt
     model = LanguageModel.load(run)
     sampler = model.fitted.sampler(**rules, seed=seed)
     stream = model.stream()
@@ -259,32 +260,12 @@ def stream(
     character, and the surprise of each token in bits. With --text, lines are JSON objects, which
     come back with the scores added; with --key, each key has a text of its own.
     """
+    from recurra.cli.streams import run_lines
     from recurra.errors import ConfigError
-    from recurra.streaming.jsonlines import answer, flushed, parse_object, parse_text, read_lines
     from recurra.tasks.language.line_stream import LineStream
     from recurra.tasks.language.model import LanguageModel
 
     if key is not None and text is None:
         raise ConfigError("--key names a column of JSON lines; say with --text which one has text.")
     session = LineStream(LanguageModel.load(run).fitted, text=text or "text", key=key)
-    errors = answer(
-        read_lines(sys.stdin.buffer),
-        session.push,
-        flushed(sys.stdout),
-        parse=parse_text if text is None else parse_object,
-    )
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
-
-
-def _read_stdin() -> str:
-    from recurra.errors import DataError
-
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"stdin is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start} is no text."
-        ) from error
+    run_lines(session.push, is_json=text is not None)

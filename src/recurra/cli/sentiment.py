@@ -290,8 +290,8 @@ def stream(
     one key are one text that goes on, and the answer is the opinion about all of it so far. Each
     key costs a constant memory.
     """
+    from recurra.cli.streams import run_lines
     from recurra.errors import ConfigError
-    from recurra.streaming.jsonlines import answer, flushed, parse_object, parse_text, read_lines
     from recurra.tasks.sentiment.model import SentimentClassifier, check_confidence
     from recurra.tasks.sentiment.stream import LineStream
 
@@ -305,36 +305,20 @@ def stream(
         every=None if every is None else every.value,
         min_confidence=min_confidence,
     )
-    errors = answer(
-        read_lines(sys.stdin.buffer),
-        session.push,
-        flushed(sys.stdout),
-        parse=parse_text if text is None else parse_object,
-    )
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    run_lines(session.push, is_json=text is not None)
 
 
 def _read_texts(file: str, model: SentimentClassifier) -> list[str]:
     """The texts of a table, or the lines of a file or of stdin."""
+    from recurra.cli.files import read_stdin
     from recurra.data.textfiles import read_text
-    from recurra.errors import DataError
     from recurra.tasks.sentiment.examples import read_texts
 
     if file.lower().endswith(_TABLES):
         return read_texts(file, model.settings.text)
     if file != "-":
         return "".join(read_text(Path(file))).splitlines()
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode().splitlines()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"stdin is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}, line "
-            f"{line}, is no text. Convert it to UTF-8."
-        ) from error
+    return read_stdin().splitlines()
 
 
 def _frame(texts: list[str], answers: list[dict[str, Any]], model: SentimentClassifier) -> Any:

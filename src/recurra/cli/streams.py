@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ From = Annotated[
     str | None,
     typer.Option("--from", help="Topic to read instead of stdin: mqtt://HOST[:PORT]/TOPIC."),
 ]
+Push = Callable[[dict[str, Any]], dict[str, Any]]
 To = Annotated[
     str | None,
     typer.Option("--to", help="Topic to answer under instead of stdout: mqtt://HOST[:PORT]/TOPIC."),
@@ -60,14 +62,33 @@ def run_stream(
         ended = _serve(session, *addresses)
     finally:
         engine.close()
-    if session.errors:
-        plural = "s" if session.errors > 1 else ""
-        typer.echo(f"{session.errors} line{plural} answered with an error", err=True)
+    _tell_errors(session.errors)
     if not ended:
         typer.echo("stopped; what was read is answered", err=True)
         raise typer.Exit(130)
     if session.errors:
         raise typer.Exit(1)
+
+
+def run_lines(push: Push, is_json: bool, write: Callable[[str], object] | None = None) -> None:
+    """Answer each line on stdin by itself: JSON objects, or lines of text, which come as {"text"}.
+
+    write   where answers go, a line each; None for stdout
+    Raises: typer.Exit 1 when lines were answered with an error.
+    """
+    from recurra.streaming.jsonlines import answer, flushed, parse_object, parse_text, read_lines
+
+    lines, parse = read_lines(sys.stdin.buffer), parse_object if is_json else parse_text
+    errors = answer(lines, push, write or flushed(sys.stdout), parse=parse)
+    _tell_errors(errors)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _tell_errors(errors: int) -> None:
+    if errors:
+        plural = "s" if errors > 1 else ""
+        typer.echo(f"{errors} line{plural} answered with an error", err=True)
 
 
 def _store(text: str) -> Kept:

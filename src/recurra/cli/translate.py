@@ -298,7 +298,8 @@ def stream(
     """
     import json
 
-    from recurra.streaming.jsonlines import answer, flushed, parse_object, parse_text, read_lines
+    from recurra.cli.streams import run_lines
+    from recurra.streaming.jsonlines import flushed
     from recurra.tasks.translation.model import Translator
     from recurra.tasks.translation.stream import LineStream
 
@@ -312,11 +313,7 @@ def stream(
             (lambda event: write(json.dumps(event, ensure_ascii=False) + "\n")) if partial else None
         ),
     )
-    parse = parse_text if text is None else parse_object
-    errors = answer(read_lines(sys.stdin.buffer), session.push, write, parse=parse)
-    if errors:
-        typer.echo(f"{errors} line{'s' if errors > 1 else ''} answered with an error", err=True)
-        raise typer.Exit(1)
+    run_lines(session.push, is_json=text is not None, write=write)
 
 
 def _read_pairs(source: str, target: str, table: Path | None) -> Pairs:
@@ -328,20 +325,12 @@ def _read_pairs(source: str, target: str, table: Path | None) -> Pairs:
 
 
 def _read_lines(file: str) -> list[str]:
-    from recurra.errors import DataError
+    from recurra.cli.files import read_stdin
     from recurra.tasks.translation.pairs import read_sentences, split_lines
 
     if file != "-":
         return read_sentences(Path(file))
-    raw = sys.stdin.buffer.read()
-    try:
-        return split_lines(raw.decode())
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"stdin is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}, line "
-            f"{line}, is no text. Convert it to UTF-8."
-        ) from error
+    return split_lines(read_stdin())
 
 
 def _described(one: Translation) -> dict[str, Any]:

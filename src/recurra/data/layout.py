@@ -56,10 +56,7 @@ def lay_out(
     Raises: DataError for repeated times (unless `duplicates` says which counts), a gap of
     millions of rows, a series without any target, a covariate without any value.
     """
-    order = np.argsort(rows.codes, kind="stable")
-    back = (np.diff(rows.codes[order]) == 0) & (np.diff(rows.index[order]) < 0)
-    notes = ["rows were not in order of time; they were sorted"] if back.any() else []
-    order = order[np.lexsort((rows.index[order], rows.codes[order]))]
+    order, notes = _in_order(rows)
     codes, index = rows.codes[order], rows.index[order]
     same = (np.diff(codes) == 0) & (np.diff(index) == 0)
     if same.any():
@@ -89,10 +86,8 @@ def lay_out(
     past = grid(rows.past.values, rows.past.is_text)
     future = grid(rows.future.values, rows.future.is_text)
     known = known or {}
-    going_on = [
-        name in known and int(begin) > known[name]
-        for name, begin in zip(rows.names, first, strict=True)
-    ]
+    starts = zip(rows.names, first.tolist(), strict=True)
+    going_on = [name in known and begin > known[name] for name, begin in starts]
     spans = _spans(rows.names, offsets, ~np.isnan(target), ~np.isnan(future), going_on)
     trimmed = sum(span.top - int(begin) for span, begin in zip(spans, offsets[:-1], strict=True))
     if trimmed:
@@ -110,6 +105,14 @@ def lay_out(
         for number, span in enumerate(spans)
     ]
     return series, notes + past_notes + future_notes
+
+
+def _in_order(rows: Rows) -> tuple[Indices, list[str]]:
+    """The rows by series and time, those of equal times as they came; a note if that moved any."""
+    order = np.argsort(rows.codes, kind="stable")
+    back = (np.diff(rows.codes[order]) == 0) & (np.diff(rows.index[order]) < 0)
+    notes = ["rows were not in order of time; they were sorted"] if back.any() else []
+    return order[np.lexsort((rows.index[order], rows.codes[order]))], notes
 
 
 def _spans(

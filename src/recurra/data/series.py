@@ -14,8 +14,8 @@ from recurra.data.covariates import encode, static_rows
 from recurra.data.frequency import Frequency, parse
 from recurra.data.infer import infer
 from recurra.data.layout import Rows, lay_out
-from recurra.data.tables import check_columns, read_table
-from recurra.data.times import Times, Where, read_times, text_of
+from recurra.data.rows import read_long
+from recurra.data.times import Where, read_times
 from recurra.data.values import read_numbers
 from recurra.errors import ConfigError, DataError, unknown
 
@@ -158,22 +158,11 @@ def read_series(
     """
     if duplicates not in _DUPLICATES:
         raise ConfigError(unknown("choice for duplicates", duplicates, _DUPLICATES))
-    table = read_table(source, text=() if columns.series is None else (columns.series,))
-    check_columns(table, columns.names)
-    if not len(table):
-        raise DataError("the table has no rows; expected at least one.")
-    names, codes = _series_codes(table, columns.series)
-
-    def where(row: int) -> str:
-        return (
-            f"row {row}"
-            if columns.series is None
-            else f"series {names[codes[row - 1]]!r}, row {row}"
-        )
-
+    long = read_long(source, columns.series, columns.names)
+    table, where, names = long.frame, long.where, long.names
     given = parse(frequency) if isinstance(frequency, str) else frequency
     times = read_times(table[columns.time], frequency=given, time_format=time_format, where=where)
-    _check_present(times, columns.time, where)
+    long.check_present(times, columns.time)
     if given is None:
         given = infer(times.values)
     elif isinstance(frequency, str):
@@ -184,8 +173,8 @@ def read_series(
     future = encode(table, columns.future, categories, where)
     static = encode(table, columns.static, categories, where)
 
-    fixed = static_rows(static, codes, names)
-    rows = Rows(names, codes, index, numbers, past, future, given)
+    fixed = static_rows(static, long.codes, names)
+    rows = Rows(names, long.codes, index, numbers, past, future, given)
     laid, layout_notes = lay_out(rows, duplicates, where, known)
     series = tuple(
         Series(name, one.start, one.target, one.past, one.future, fixed[number])
@@ -194,33 +183,6 @@ def read_series(
     notes = (*times.notes, *past.notes, *future.notes, *static.notes, *layout_notes)
     learned = {**past.categories, **future.categories, **static.categories}
     return SeriesSet(columns, given, series, learned, notes, times.time_format)
-
-
-def _series_codes(table: Any, column: str | None) -> tuple[list[str], Indices]:
-    """Names of the series in order of first appearance, and for each row its series' number."""
-    import polars as pl
-
-    if column is None:
-        return [""], np.zeros(len(table), np.int64)
-    text = text_of(table[column])
-    if text.null_count():
-        row = int(text.is_null().arg_max() or 0) + 1
-        raise DataError(
-            f"row {row}: no value in the column {column!r}, which names the series. "
-            "Fill it in or remove the row."
-        )
-    distinct = text.unique(maintain_order=True)
-    codes = text.cast(pl.Enum(distinct)).to_physical().cast(pl.Int64).to_numpy()
-    return distinct.to_list(), codes
-
-
-def _check_present(times: Times, column: str, where: Where) -> None:
-    absent = np.flatnonzero(times.missing)
-    if absent.size:
-        raise DataError(
-            f"{where(int(absent[0]) + 1)}: no time in the column {column!r} "
-            f"({absent.size} row(s) in all). Fill it in or remove the row."
-        )
 
 
 def _grid_index(times: TimeValues, frequency: Frequency, where: Where) -> Indices:

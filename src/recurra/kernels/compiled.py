@@ -15,7 +15,7 @@ Tracing cannot read lengths, so they are checked when the operator runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from recurra.cells.cell import Cell, Masks, State
+from recurra.cells.cell import Cell, Masks, Params, State
 from recurra.cells.elman import Elman
 from recurra.cells.gru import GRU
 from recurra.cells.ind_rnn import IndRNN
@@ -97,12 +97,10 @@ class Flat(NamedTuple):
         Raises: ShapeError for lengths outside 0..time, and for tensors that do not fit, which only
         a graph that was tampered with can have.
         """
-        cell, x, dtype = self.make_cell(), self.x, self.x.dtype
-        first, second, _ = x.shape
+        cell, dtype = self.make_cell(), self._dtype
+        first, second, _ = self.x.shape
         batch, time = (first, second) if self.batch_first else (second, first)
-        if dtype not in cpu.DTYPES:
-            dtype = torch.float32
-        _fit("x", x, (first, second, cell.input_size), dtype)
+        _fit("x", self.x, (first, second, cell.input_size), dtype)
         if len(self.reverse) not in (1, 2):
             raise ShapeError(
                 f"recurra::recurrence: reverse has {len(self.reverse)} entries, but must have 1 or "
@@ -116,32 +114,14 @@ class Flat(NamedTuple):
         if self.reset is not None:
             _fit("reset", self.reset, (batch, time), torch.bool)
         tensors, drawn, keeps = iter(self.tensors), iter(self.drawn), iter(self.keeps)
-        names, sizes = cell.parameter_shapes(), cell.state_sizes()
         calls = []
         for reverse, masked in zip(self.reverse, self.masked, strict=True):
-            params = {
-                name: _fit(name, next(tensors), shape, dtype) for name, shape in names.items()
-            }
-            state = None
-            if self.started:
-                parts = (_fit(n, next(tensors), (batch, s), dtype) for n, s in sizes.items())
-                state = cell.make_state(*parts)
-            masks = None
-            if masked:
-                mask = next(drawn)
-                per_step = (first, second) if mask.dim() == 3 else (batch,)
-                masks = Masks(_fit("mask", mask, (*per_step, cell.output_size), dtype))
-            keep: list[Tensor | float] = []
-            for size in sizes.values():
-                share = next(keeps)
-                if share == DRAWN:
-                    keep.append(_fit("zoneout", next(drawn), (first, second, size), dtype))
-                else:
-                    keep.append(share)
+            params, state = self._take_tensors(cell, tensors)
+            masks, zoneout = self._take_drawn(cell, drawn, keeps, masked)
             calls.append(
                 Sequence(
                     cell,
-                    x,
+                    self.x,
                     params,
                     state,
                     self.batch_first,
@@ -149,12 +129,53 @@ class Flat(NamedTuple):
                     self.reset,
                     reverse,
                     masks,
-                    Zoneout(tuple(keep)),
+                    zoneout,
                     self.clip or None,
                     "gates" if self.rebuild else None,
                 )
             )
         return calls
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.x.dtype if self.x.dtype in cpu.DTYPES else torch.float32
+
+    @property
+    def _batch(self) -> int:
+        return self.x.shape[0 if self.batch_first else 1]
+
+    def _take_tensors(self, cell: Cell, tensors: Iterator[Tensor]) -> tuple[Params, State | None]:
+        """The next call's parameters, and the state that it starts from."""
+        params = {
+            name: _fit(name, next(tensors), shape, self._dtype)
+            for name, shape in cell.parameter_shapes().items()
+        }
+        if not self.started:
+            return params, None
+        parts = (
+            _fit(name, next(tensors), (self._batch, size), self._dtype)
+            for name, size in cell.state_sizes().items()
+        )
+        return params, cell.make_state(*parts)
+
+    def _take_drawn(
+        self, cell: Cell, drawn: Iterator[Tensor], keeps: Iterator[float], masked: bool
+    ) -> tuple[Masks | None, Zoneout]:
+        """What is drawn for the next call: its mask of h, and for each part what zoneout keeps."""
+        first, second, _ = self.x.shape
+        masks = None
+        if masked:
+            mask = next(drawn)
+            per_step = (first, second) if mask.dim() == 3 else (self._batch,)
+            masks = Masks(_fit("mask", mask, (*per_step, cell.output_size), self._dtype))
+        keep: list[Tensor | float] = []
+        for size in cell.state_sizes().values():
+            share = next(keeps)
+            if share == DRAWN:
+                keep.append(_fit("zoneout", next(drawn), (first, second, size), self._dtype))
+            else:
+                keep.append(share)
+        return masks, Zoneout(tuple(keep))
 
     def result_sizes(self) -> list[tuple[int, ...]]:
         """Shapes of y and of each part of each call's final state."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as SequenceOf
+from itertools import chain
 from typing import Any
 
 import torch
@@ -156,11 +157,9 @@ class Recurrent(nn.Module):
         )
         for cell, directions in zip(self.cells, self._names, strict=True):
             shapes = self._shapes(cell)
-            for names in directions:
-                for name, full in names:
-                    shape = shapes[name]
-                    empty = torch.empty(shape, device=device, dtype=dtype)
-                    self.register_parameter(full, nn.Parameter(empty))
+            for name, full in chain.from_iterable(directions):
+                empty = torch.empty(shapes[name], device=device, dtype=dtype)
+                self.register_parameter(full, nn.Parameter(empty))
         self.init.check(self.cells[0], who)
         self._check_options(who)
         self.reset_parameters()
@@ -357,7 +356,6 @@ class Recurrent(nn.Module):
         """All layers and directions over x (B, T, I), or (T, B, I) when batch_first is False."""
         training, batch_first = self.training, self.batch_first
         finals: list[State] = []
-        batch = x.shape[0 if batch_first else 1]
         for layer, cell in enumerate(self.cells):
             before = x
             if training:
@@ -366,38 +364,9 @@ class Recurrent(nn.Module):
                 if self.variational_dropout > 0:
                     x = lock_input(x, self.variational_dropout, batch_first)
             calls = []
-            for direction, names in enumerate(self._names[layer]):
-                masks = zoneout = None
-                params = self._params(names)
+            for direction in range(len(self._names[layer])):
                 start = None if starts is None else starts[len(finals) + direction]
-                if training and self.weight_drop > 0:
-                    params = drop_weights(cell, params, self.weight_drop)
-                if self.learn_initial_state:
-                    start = cell.initial_state(batch, params) if start is None else start
-                    if reset is None:
-                        params = {name: params[name] for name in cell.parameter_shapes()}
-                if training and self.recurrent_dropout > 0:
-                    masks = draw_masks(cell, x, self.recurrent_dropout, batch_first)
-                if self.zoneout:
-                    parts = zoneout_parts(self.zoneout, cell)
-                    zoneout = draw_zoneout(cell, x, parts, training)
-                calls.append(
-                    Sequence(
-                        cell,
-                        x,
-                        params,
-                        start,
-                        batch_first,
-                        lengths,
-                        reset,
-                        direction == 1,
-                        masks,
-                        zoneout,
-                        self.clip_state_grad,
-                        self.recompute,
-                        self.learn_initial_state and reset is not None,
-                    )
-                )
+                calls.append(self._sequence(layer, direction, x, start, lengths, reset))
             recorder = recording.active()
             if recorder is None:
                 x, states = dispatch.run_together(calls, self.backend)
@@ -407,6 +376,46 @@ class Recurrent(nn.Module):
             if self.residual and self._is_residual(cell):
                 x = x + _real(before, lengths, batch_first)
         return x, finals
+
+    def _sequence(
+        self,
+        layer: int,
+        direction: int,
+        x: Tensor,
+        start: State | None,
+        lengths: Lengths | None,
+        reset: Tensor | None,
+    ) -> Sequence:
+        """One direction of one layer over x, with what is drawn for it while training."""
+        cell, training = self.cells[layer], self.training
+        masks = zoneout = None
+        params = self._params(self._names[layer][direction])
+        if training and self.weight_drop > 0:
+            params = drop_weights(cell, params, self.weight_drop)
+        if self.learn_initial_state:
+            batch = x.shape[0 if self.batch_first else 1]
+            start = cell.initial_state(batch, params) if start is None else start
+            if reset is None:
+                params = {name: params[name] for name in cell.parameter_shapes()}
+        if training and self.recurrent_dropout > 0:
+            masks = draw_masks(cell, x, self.recurrent_dropout, self.batch_first)
+        if self.zoneout:
+            zoneout = draw_zoneout(cell, x, zoneout_parts(self.zoneout, cell), training)
+        return Sequence(
+            cell,
+            x,
+            params,
+            start,
+            self.batch_first,
+            lengths,
+            reset,
+            direction == 1,
+            masks,
+            zoneout,
+            self.clip_state_grad,
+            self.recompute,
+            self.learn_initial_state and reset is not None,
+        )
 
 
 def _real(x: Tensor, lengths: Lengths | None, batch_first: bool) -> Tensor:

@@ -184,7 +184,7 @@ class Page:
         return self
 
     def figure(self, svg: str, caption: str) -> Self:
-        """A chart given as SVG text (`charts.to_svg`), with what it shows."""
+        """A chart given as SVG text (`drawing.to_svg`), with what it shows."""
         encoded = base64.b64encode(svg.encode()).decode()
         self._parts.append(
             f'<figure><img src="data:image/svg+xml;base64,{encoded}" alt="{escape(caption)}">'

@@ -248,12 +248,11 @@ def format_table(
         f"- time: {outcome['seconds']:.0f} s" + (" for each seed, on average" if several else ""),
         f"- machine: {outcome['machine']}",
         f"- commit: {outcome['commit']}",
-        "",
-        "Run it again:",
-        "",
-        "```",
-        f"recurra reproduce {name}",
-        "```",
-        "",
+        *how_to_repeat(f"recurra reproduce {name}"),
     ]
     return "\n".join(lines)
+
+
+def how_to_repeat(command: str) -> list[str]:
+    """The last lines of every page of results: the command that makes them again."""
+    return ["", "Run it again:", "", "```", command, "```", ""]

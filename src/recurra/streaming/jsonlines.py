@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 from recurra.errors import DataError, RecurraError
@@ -49,6 +49,21 @@ def answer(
             reply = {"error": str(error), "line": number}
         write(json.dumps(finite(reply), ensure_ascii=False, allow_nan=False) + "\n")
     return errors
+
+
+def read_key(event: Mapping[str, Any], column: str | None) -> str | int | None:
+    """What names the stream of an event; None for all events, where no column does.
+
+    Raises: DataError for an event without a text or a whole number there.
+    """
+    if column is None:
+        return None
+    key = event.get(column)
+    if isinstance(key, bool) or not isinstance(key, (str, int)):
+        raise DataError(
+            f"the event has no key under {column!r}; expected a text or a whole number."
+        )
+    return key
 
 
 def parse_object(line: str | bytes, *, limit: int = LINE_LIMIT) -> dict[str, Any]:

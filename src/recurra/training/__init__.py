@@ -10,7 +10,8 @@ from recurra.training.clipping import (
     ZScoreClipper,
     make_clipper,
 )
-from recurra.training.flow import GateFlow, GradientFlow, LayerFlow, gradient_flow
+from recurra.training.flow import gradient_flow
+from recurra.training.flow_values import GateFlow, GradientFlow, LayerFlow
 from recurra.training.flow_warnings import FlowWarning, flow_warnings
 from recurra.training.loop import TrainingInterrupted, TrainingResult, train
 from recurra.training.rtrl import RTRL

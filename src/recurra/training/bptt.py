@@ -179,24 +179,7 @@ class StreamBatches:
                 f"StreamBatches: batch_size={batch_size!r}, k1={k1!r} and k2={k2!r}; expected "
                 "integers of at least 1 each (k1=None for whole streams, k2=None for k2 = k1)."
             )
-        for name, value in (("sequence", sequence), ("targets", targets), ("reset", reset)):
-            _check_tensor(name, value, optional=name != "sequence")
-        if sequence.dim() not in (1, 2):
-            raise ShapeError(
-                f"StreamBatches: sequence has shape {tuple(sequence.shape)}; "
-                "expected (N,) tokens or (N, F) features."
-            )
-        for name, other in (("targets", targets), ("reset", reset)):
-            if other is not None and other.shape[:1] != sequence.shape[:1]:
-                raise ShapeError(
-                    f"StreamBatches: {name} has shape {tuple(other.shape)}, sequence has "
-                    f"{len(sequence)} positions; expected one entry for each."
-                )
-        if reset is not None and reset.dim() != 1:
-            raise ShapeError(
-                f"StreamBatches: reset has shape {tuple(reset.shape)}; expected "
-                f"({len(sequence)},), True where a new document or series begins."
-            )
+        _check_together(sequence, targets, reset)
         steps = len(sequence) - 1 if targets is None else len(sequence)
         self.length = max(0, steps) // batch_size  # of one stream
         if self.length == 0:
@@ -253,6 +236,28 @@ def _is_count(value: Any) -> bool:
 
 def _is_steps(value: Any) -> bool:
     return value is None or _is_count(value)
+
+
+def _check_together(sequence: Tensor, targets: Tensor | None, reset: Tensor | None) -> None:
+    """That each is a tensor, with an entry for each position of the sequence."""
+    for name, value in (("sequence", sequence), ("targets", targets), ("reset", reset)):
+        _check_tensor(name, value, optional=name != "sequence")
+    if sequence.dim() not in (1, 2):
+        raise ShapeError(
+            f"StreamBatches: sequence has shape {tuple(sequence.shape)}; "
+            "expected (N,) tokens or (N, F) features."
+        )
+    for name, other in (("targets", targets), ("reset", reset)):
+        if other is not None and other.shape[:1] != sequence.shape[:1]:
+            raise ShapeError(
+                f"StreamBatches: {name} has shape {tuple(other.shape)}, sequence has "
+                f"{len(sequence)} positions; expected one entry for each."
+            )
+    if reset is not None and reset.dim() != 1:
+        raise ShapeError(
+            f"StreamBatches: reset has shape {tuple(reset.shape)}; expected "
+            f"({len(sequence)},), True where a new document or series begins."
+        )
 
 
 def _check_tensor(name: str, value: Any, optional: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recurra.training.flow import GradientFlow
+from recurra.training.flow_values import GradientFlow
 from recurra.training.flow_warnings import flow_warnings
 from recurra.training.log import JsonLines, read_log
 

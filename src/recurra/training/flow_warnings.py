@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from recurra.training.flow import GradientFlow, LayerFlow
+from recurra.training.flow_values import GradientFlow, LayerFlow
 
 # The gradient of the first step, beside the largest of all steps: less is lost among the others.
 VANISHED = 1e-4
@@ -39,7 +39,7 @@ def flow_warnings(flow: GradientFlow) -> list[FlowWarning]:
 
     First and last are meant in the order in which the layer reads time.
 
-    >>> from recurra.training.flow import LayerFlow
+    >>> from recurra.training.flow_values import LayerFlow
     >>> norms = {"h": (1e-9, 1e-6, 1e-3, 1.0)}
     >>> layer = LayerFlow("rnn", 0, False, "Elman", (0, 1, 2, 3), norms, {"h": 1}, {}, {}, (-6.9,))
     >>> for found in flow_warnings(GradientFlow(1.0, (layer,))):

@@ -14,7 +14,8 @@ from recurra.errors import ConfigError, DivergenceError, RunError, ShapeError, u
 from recurra.training.averaging import AveragedWeights, TriggeredAverage
 from recurra.training.bptt import detach_state
 from recurra.training.clipping import gradient_norm, largest_gradient, make_clipper
-from recurra.training.flow import GradientFlow, gradient_flow
+from recurra.training.flow import gradient_flow
+from recurra.training.flow_values import GradientFlow
 from recurra.training.nested import describe, list_tensors, move, replace_tensors
 from recurra.training.optimiser import (
     make_optimiser,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,11 @@ class TrainingResult:
     history: list[dict[str, Any]] = field(repr=False)
     total_steps: int | None
     stopped: Literal["steps", "minutes", "patience", "target", "interrupted"]
+
+    def record(self, settings: TrainingSettings, **more: Any) -> dict[str, Any]:
+        """What a run's config keeps: the settings, and `result`, this without its history."""
+        ended = {name: value for name, value in asdict(self).items() if name != "history"}
+        return {**settings.model_dump(mode="json"), "result": {**ended, **more}}
 
 
 class TrainingInterrupted(KeyboardInterrupt):

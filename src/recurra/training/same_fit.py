@@ -7,6 +7,7 @@ are left to the loop, which compares them with its checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -24,6 +25,18 @@ class Fingerprint(NamedTuple):
     name: str
     value: str | None
     otherwise: str
+
+
+def free_folder(out: str | Path | None, *, force: bool, resume: bool) -> RunFolder | None:
+    """The folder that a run is to be kept in, not changed yet; None for a run that is not kept.
+
+    Raises: RunError for a folder in use, ConfigError for `force` together with `resume`.
+    """
+    if out is None:
+        return None
+    run = RunFolder(out)
+    run.check_free(force=force, resume=resume)
+    return run
 
 
 def begin_run(

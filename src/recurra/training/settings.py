@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +12,8 @@ Schedule = Literal["cooldown", "cosine", "one_cycle"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Clip = Literal["norm", "value", "adaptive", "zscore"]
 Device = Literal["auto", "cpu", "cuda"]
+DEFAULT_MINUTES = 10.0
+"""How long a task trains that is not told how long."""
 
 
 class TrainingSettings(BaseModel):
@@ -136,6 +138,33 @@ class TrainingSettings(BaseModel):
                 "training settings give neither steps nor minutes, so training would never end. "
                 "Set one of them, for example minutes=10."
             )
+
+
+class TaskSettings(Protocol):
+    """What the settings of every task have of the training loop's."""
+
+    @property
+    def minutes(self) -> float | None: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> Device: ...
+    @property
+    def patience(self) -> int | None: ...
+
+
+def common_values(settings: TaskSettings, minutes: float = DEFAULT_MINUTES) -> dict[str, Any]:
+    """Those values by name, with a length of `minutes` where the settings give none."""
+    is_endless = settings.minutes is None and settings.steps is None
+    return {
+        "minutes": minutes if is_endless else settings.minutes,
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "device": settings.device,
+        "patience": settings.patience,
+    }
 
 
 def _explain(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ import pytest
 from recurra.errors import RunError
 from recurra.report.page import Page
 from recurra.tasks.forecasting.gradients import add_gradients, gradient_maps, read_gradients
-from recurra.training.flow import GateFlow, GradientFlow, LayerFlow
+from recurra.training.flow_values import GateFlow, GradientFlow, LayerFlow
 
 
 def measured(

@@ -15,7 +15,7 @@ from tests.tasks.speech.tones import RATE, pairs, say, tiny, write_table
 from recurra import LanguageModel, Transcriber
 from recurra.data.recordings import given_recordings
 from recurra.errors import ConfigError, DataError, NotFittedError, RunError
-from recurra.report.charts import Alignment
+from recurra.report.maps import Alignment
 from recurra.runs import RunFolder
 from recurra.tasks.speech.examples import fill
 from recurra.tasks.speech.fitted import Fitted

@@ -14,7 +14,7 @@ import numpy as np
 from recurra.data.calendar import DAY, format_time
 from recurra.data.tables import read_table
 from recurra.data.times import read_times
-from recurra.errors import ConfigError, DataError, NotFittedError, unknown
+from recurra.errors import ConfigError, DataError, not_fitted, unknown
 from recurra.runs import RunFolder
 from recurra.tasks.anomaly.evaluation import Evaluation, evaluate
 from recurra.tasks.anomaly.fitted import TASK, TRACED_SERIES, Fitted, make_trace
@@ -85,9 +85,7 @@ class AnomalyDetector:
         seed: int = 0,
         time_format: str | None = None,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in AnomalySettings.model_fields}
-        self.settings = AnomalySettings(**values)
+        self.settings = AnomalySettings.out_of(locals())
         self._fitted: Fitted | None = None
         if threshold is not None and false_alarms is not None:
             raise ConfigError(
@@ -119,18 +117,14 @@ class AnomalyDetector:
         return cls(**AnomalySettings(**settings).model_dump())
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"AnomalyDetector({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
     def fitted(self) -> Fitted:
         """The trained part. Raises: NotFittedError before `fit` or `load`."""
         if self._fitted is None:
-            raise NotFittedError(
-                "this AnomalyDetector has not been trained; call fit(table) first, or "
-                "AnomalyDetector.load(folder)."
-            )
+            raise not_fitted(self, "fit(table)")
         return self._fitted
 
     def fit(

@@ -7,10 +7,10 @@ from typing import Any
 
 from recurra.data.calendar import format_time
 from recurra.errors import RunError
-from recurra.report import charts
-from recurra.report.charts import Watch
+from recurra.report.drawing import to_svg
 from recurra.report.page import Page
-from recurra.report.results import metric_names
+from recurra.report.parts import add_notes, add_scores
+from recurra.report.series_charts import Watch, watch_charts
 from recurra.runs import RunFolder, read_json
 from recurra.tasks.anomaly.fitted import Fitted, Trace, make_trace
 from recurra.tasks.anomaly.table import Watched
@@ -48,7 +48,7 @@ def answer_figure(fitted: Fitted, series: Sequence[Watched], answers: Sequence[R
         make_trace(one, rows, len(one))
         for one, rows in zip(series[:MAX_CHARTS], answers[:MAX_CHARTS], strict=True)
     ]
-    return charts.watch_charts(watched_charts(fitted, traces))
+    return watch_charts(watched_charts(fitted, traces))
 
 
 def make_report(title: str, fitted: Fitted, metrics: dict[str, Any] | None) -> Page:
@@ -60,19 +60,13 @@ def make_report(title: str, fitted: Fitted, metrics: dict[str, Any] | None) -> P
         f"{done['alarms']} alarms at surprise {fitted.threshold:.3g} (-log10 of how likely a row "
         "is, given all rows before it)."
     )
-    for note in fitted.notes:
-        page.text(f"Note: {note}.")
+    add_notes(page, fitted.notes)
     if metrics is not None:
         page.heading("Scores on labelled rows")
-        names = metric_names(metrics["results"])
-        rows = [
-            [row["model"], *(row["metrics"].get(name) for name in names)]
-            for row in metrics["results"]
-        ]
-        page.table(["model", *names], rows, caption=str(metrics.get("data", "")))
+        add_scores(page, metrics["results"], str(metrics.get("data", "")))
     page.heading("What was watched")
     for chart in watched_charts(fitted, fitted.traces):
-        svg = charts.to_svg(charts.watch_charts([chart]))
+        svg = to_svg(watch_charts([chart]))
         page.figure(svg, f"{chart.title}: values, interval, alarms, and the surprise of each row")
     _add_alarms(page, fitted)
     return page

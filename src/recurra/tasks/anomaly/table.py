@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recurra.data.calendar import DAY, TimeValues, format_time
-from recurra.data.tables import check_columns, read_table
-from recurra.data.times import Times, read_times, text_of
+from recurra.data.rows import read_long
+from recurra.data.times import read_times
 from recurra.data.values import read_numbers
 from recurra.errors import ConfigError, DataError
 from recurra.tasks.anomaly.lanes import Array, Flags, Whole
@@ -118,22 +118,11 @@ def read_watched(
     number, a label that is neither 0 nor 1, or a table without rows.
     """
     text = () if columns.series is None else (columns.series,)
-    table = read_table(source, text=text)
     wanted = [columns.time, *text, *columns.value, *(() if label is None else (label,))]
-    check_columns(table, wanted)
-    if not len(table):
-        raise DataError("the table has no rows; expected at least one.")
-    names, codes = _series_codes(table, columns.series)
-
-    def where(row: int) -> str:
-        return (
-            f"row {row}"
-            if columns.series is None
-            else f"series {names[codes[row - 1]]!r}, row {row}"
-        )
-
+    long = read_long(source, columns.series, wanted)
+    table, where, names, codes = long.frame, long.where, long.names, long.codes
     times = read_times(table[columns.time], time_format=time_format, is_utc=is_utc, where=where)
-    _check_present(times, columns.time, where)
+    long.check_present(times, columns.time)
     numbers = np.stack([read_numbers(table[name], name, where) for name in columns.value], axis=1)
     labels = None if label is None else _read_labels(table[label], label, where)
     order = np.argsort(codes, kind="stable")
@@ -147,33 +136,6 @@ def read_watched(
     backend = table.implementation
     kept = (times.time_format, times.is_utc)
     return WatchedSet(columns, tuple(series), notes, backend, *kept)
-
-
-def _series_codes(table: Any, column: str | None) -> tuple[list[str], Whole]:
-    """Names of the series in order of first appearance, and for each row its series' number."""
-    import polars as pl
-
-    if column is None:
-        return [""], np.zeros(len(table), np.int64)
-    text = text_of(table[column])
-    if text.null_count():
-        row = int(text.is_null().arg_max() or 0) + 1
-        raise DataError(
-            f"row {row}: no value in the column {column!r}, which names the series. "
-            "Fill it in or remove the row."
-        )
-    distinct = text.unique(maintain_order=True)
-    codes = text.cast(pl.Enum(distinct)).to_physical().cast(pl.Int64).to_numpy()
-    return distinct.to_list(), codes
-
-
-def _check_present(times: Times, column: str, where: Any) -> None:
-    absent = np.flatnonzero(times.missing)
-    if absent.size:
-        raise DataError(
-            f"{where(int(absent[0]) + 1)}: no time in the column {column!r} "
-            f"({absent.size} row(s) in all). Fill it in or remove the row."
-        )
 
 
 def _read_labels(column: Any, name: str, where: Any) -> npt.NDArray[np.bool_]:

@@ -104,9 +104,7 @@ def run_example(
     run = RunFolder(folder)
     write_json(run.metrics_path, {**outcome, "details": evaluation.details()})
     metrics = read_json(run.metrics_path)
-    make_report(
-        f"Forecast: {example.name}", forecaster.fitted, read_log(run.log_path), metrics
-    ).write(run.report_path)
+    make_report(f"Forecast: {example.name}", forecaster.fitted, run).write(run.report_path)
     page.heading(example.name.capitalize()).text(example.about)
     for line in outcome["verdicts"]:
         page.text(line)

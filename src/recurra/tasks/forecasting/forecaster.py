@@ -11,7 +11,7 @@ import numpy as np
 
 from recurra.data.series import SeriesSet, read_series
 from recurra.data.tables import read_table
-from recurra.errors import ConfigError, DataError, NotFittedError, RunError
+from recurra.errors import DataError, not_fitted
 from recurra.runs import RunFolder
 from recurra.tasks.forecasting.attribution import attribute
 from recurra.tasks.forecasting.backtest import backtest
@@ -54,6 +54,7 @@ from recurra.tasks.forecasting.updating import (
     update_states,
 )
 from recurra.training.loop import TrainingResult
+from recurra.training.restore import config_explained
 from recurra.training.same_fit import begin_run
 
 
@@ -162,9 +163,8 @@ class Forecaster:
         calibrate: bool = False,
         progress: bool = True,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in ForecasterSettings.model_fields}
-        self.settings = ForecasterSettings(**{**values, "training": dict(training or {})})
+        given = {**locals(), "training": dict(training or {})}
+        self.settings = ForecasterSettings.out_of(given)
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
@@ -182,8 +182,7 @@ class Forecaster:
         return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"Forecaster({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
@@ -193,10 +192,7 @@ class Forecaster:
         Raises: NotFittedError before `fit` or `load`.
         """
         if self._fitted is None:
-            raise NotFittedError(
-                "this Forecaster has not been trained; call fit(table) first, or "
-                "Forecaster.load(folder)."
-            )
+            raise not_fitted(self, "fit(table)")
         return self._fitted
 
     def fit(
@@ -515,12 +511,7 @@ class Forecaster:
         """Read a run folder. No code is run. Raises: RunError when it is damaged."""
         run = RunFolder.open(path, TASK)
         fitted, settings = Fitted.load(run)
-        try:
+        with config_explained(run):
             forecaster = cls.from_settings(settings)
-        except ConfigError as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {error} Restore it from a copy or "
-                "train again."
-            ) from error
         forecaster._fitted = fitted
         return forecaster

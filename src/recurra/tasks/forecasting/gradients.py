@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recurra.errors import RunError
-from recurra.report import charts
-from recurra.report.charts import HeatMap
+from recurra.report.drawing import to_svg
+from recurra.report.maps import HeatMap, heat_maps
 from recurra.report.page import Page
-from recurra.training.flow import GradientFlow, LayerFlow
+from recurra.training.flow_values import GradientFlow, LayerFlow
 from recurra.training.flow_warnings import flow_warnings
 from recurra.training.log import read_log
 
@@ -46,9 +46,9 @@ def add_gradients(page: Page, measured: Sequence[Measurement]) -> None:
     page.heading("Gradient flow")
     for warning in flow_warnings(last):
         page.warning(f"At step {step}: {warning.text}")
-    figure = charts.heat_maps(gradient_maps(measured), "log10 norm")
+    figure = heat_maps(gradient_maps(measured), "log10 norm")
     page.figure(
-        charts.to_svg(figure),
+        to_svg(figure),
         "Norm of dLoss/dState over time and training: where it darkens towards the first steps, "
         "the gradient vanishes on its way back",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ from recurra.tasks.forecasting.weighting import with_weights
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import DEFAULT_MINUTES, TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 FINE_TUNING = 1 / 3
 """Learning rate of fine-tuning, as a share of the usual one."""
 STEPS_WITHOUT_VALIDATION = 500
@@ -100,20 +99,13 @@ def training_settings(
 
     Raises: ConfigError when they contradict each other.
     """
-    minutes, steps = settings.minutes, settings.steps
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES / share
-    if validate_every is None and steps is None:
-        minutes, steps = None, STEPS_WITHOUT_VALIDATION
-    values = {
-        "minutes": minutes,
-        "steps": steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience if validate_every else None,
-    }
+    values = common_values(settings, DEFAULT_MINUTES / share)
+    if validate_every is None and settings.steps is None:
+        values |= {"minutes": None, "steps": STEPS_WITHOUT_VALIDATION}
     if validate_every:
         values["validate_every"] = validate_every
+    else:
+        values["patience"] = None
     return TrainingSettings(**{**values, **settings.training})
 
 
@@ -239,10 +231,9 @@ def learn(
             result = train(
                 member.task, member.training, folder=own, resume=resume, progress=progress
             )
-        summary = {name: value for name, value in asdict(result).items() if name != "history"}
         results.append(result)
         networks.append(member.task.model.to("cpu").eval())
-        lines.append({**member.training.model_dump(mode="json"), "result": summary})
+        lines.append(result.record(member.training))
     fitted = Fitted(
         schema=chosen.schema,
         settings=networks[0].settings,

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recurra.data.series import SeriesSet
-from recurra.errors import RunError
-from recurra.report import charts
-from recurra.report.charts import Fan
+from recurra.report import charts, parts
+from recurra.report.drawing import to_svg
 from recurra.report.page import Page
-from recurra.report.results import metric_names
-from recurra.runs import RunFolder, read_json
+from recurra.report.series_charts import Fan, fan_charts
+from recurra.runs import RunFolder
 from recurra.tasks.forecasting.evaluation import OURS, Evaluation
 from recurra.tasks.forecasting.fitted import Fitted
 from recurra.tasks.forecasting.forecaster import Forecaster
@@ -25,6 +24,7 @@ from recurra.training.log import read_log
 
 Array = npt.NDArray[np.float64]
 MAX_CHARTS = 8
+LOSS = "Loss (pinball, in units of each window)"
 HISTORY_HORIZONS = 4
 """Rows of history that a fan chart shows, in horizons."""
 
@@ -84,47 +84,28 @@ def next_fans(fitted: Fitted, states: Mapping[str, SeriesState]) -> list[Fan]:
     return fans
 
 
-def add_scores(page: Page, results: Sequence[Mapping[str, Any]], caption: str) -> None:
-    """The table of metrics, one row per model."""
-    names = metric_names(results)
-    rows = [[row["model"], *(row["metrics"].get(name) for name in names)] for row in results]
-    page.table(["model", *names], rows, caption=caption)
-
-
 def add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:
     """What was inferred from the table, how long training took, and the loss curves."""
-    result = fitted.training["result"]
-    page.heading("Training")
-    for note in fitted.notes:
-        page.text(note)
-    words = f"{result['steps']} steps in {result['seconds']:.0f} s, ended by {result['stopped']}"
-    if result["best_step"] is not None:
-        words += f"; best weights at step {result['best_step']}"
-    page.text(words + f". Seed {fitted.training['seed']}.")
-    if history:
-        page.figure(
-            charts.to_svg(charts.loss_curves(history)), "Loss (pinball, in units of each window)"
-        )
+    parts.add_training(page, fitted.training, fitted.notes, history, LOSS)
 
 
 def add_evaluation(page: Page, metrics: Mapping[str, Any]) -> None:
     """Scores, errors by step ahead and calibration, from what `evaluate` left in metrics.json."""
     page.heading("Scores on rows after the training data")
-    add_scores(page, metrics["results"], str(metrics.get("data", "")))
+    parts.add_scores(page, metrics["results"], str(metrics.get("data", "")))
     for target, results in metrics.get("targets", {}).items():
-        add_scores(page, results, target)
-    for note in metrics.get("notes", ()):
-        page.text(f"Note: {note}.")
+        parts.add_scores(page, results, target)
+    parts.add_notes(page, metrics.get("notes", ()))
     details = metrics.get("details")
     if not details:
         return
     for target, errors in details["error_by_horizon"].items():
         lines = {model: np.array(values, dtype=np.float64) for model, values in errors.items()}
         figure = charts.error_by_horizon(lines, "mean |error|", target)
-        page.figure(charts.to_svg(figure), f"{target}: mean absolute error by step ahead")
+        page.figure(to_svg(figure), f"{target}: mean absolute error by step ahead")
     for target, coverage in details["calibration"].items():
         figure = charts.calibration(details["levels"], coverage, target)
-        page.figure(charts.to_svg(figure), f"{target}: share of values below each quantile")
+        page.figure(to_svg(figure), f"{target}: share of values below each quantile")
 
 
 def add_fans(page: Page, fans: Sequence[Fan], heading: str, caption: str) -> None:
@@ -133,27 +114,17 @@ def add_fans(page: Page, fans: Sequence[Fan], heading: str, caption: str) -> Non
         return
     page.heading(heading)
     for fan in fans:
-        page.figure(charts.to_svg(charts.fan_charts([fan])), f"{fan.title}: {caption}")
+        page.figure(to_svg(fan_charts([fan])), f"{fan.title}: {caption}")
 
 
-def make_report(
-    title: str,
-    fitted: Fitted,
-    history: Sequence[Mapping[str, Any]],
-    metrics: Mapping[str, Any] | None,
-) -> Page:
-    """The report of one run folder."""
+def make_report(title: str, fitted: Fitted, run: RunFolder) -> Page:
+    """The report of one run folder, whose trained part has been read."""
     page = Page(title)
     add_fans(
         page, next_fans(fitted, fitted.states), "Forecast", "what comes after the training data"
     )
-    if metrics is None:
-        page.warning(
-            "This run has not been evaluated: `recurra forecast evaluate` adds the scores."
-        )
-    else:
-        add_evaluation(page, metrics)
-    add_training(page, fitted, history)
+    parts.add_metrics(page, run, "forecast", add_evaluation)
+    add_training(page, fitted, read_log(run.log_path))
     return page
 
 
@@ -163,42 +134,20 @@ def run_report(run: RunFolder, gradients: bool = False) -> Page:
     Raises: RunError for files that are damaged, and for gradients that were not measured.
     """
     fitted, _ = Fitted.load(run)
-    metrics = _read_metrics(run) if run.metrics_path.is_file() else None
     measured = read_gradients(run.gradients_path) if gradients else []
-    page = make_report(f"Forecast: {run.path.name}", fitted, read_log(run.log_path), metrics)
+    page = make_report(f"Forecast: {run.path.name}", fitted, run)
     if measured:
         add_gradients(page, measured)
     return page
-
-
-def _read_metrics(run: RunFolder) -> dict[str, Any]:
-    try:
-        metrics = read_json(run.metrics_path)
-        if isinstance(metrics, dict) and _are_results(metrics.get("results")):
-            return metrics
-        reason = "it has no results"
-    except RunError as error:
-        reason = str(error)
-    raise RunError(
-        f"{run.metrics_path} cannot be used ({reason}). Run `recurra forecast evaluate` again, or "
-        "remove it."
-    )
-
-
-def _are_results(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(row, dict) and "model" in row and isinstance(row.get("metrics"), dict)
-        for row in value
-    )
 
 
 def prediction_figure(forecaster: Forecaster, data: Any = None) -> Any:
     """One picture of the forecasts after the last rows of `data`, or of the training table."""
     fitted = forecaster.fitted
     if data is None:
-        return charts.fan_charts(next_fans(fitted, fitted.states))
+        return fan_charts(next_fans(fitted, fitted.states))
     table = forecaster.read(data)
-    return charts.fan_charts(table_fans(fitted, table))
+    return fan_charts(table_fans(fitted, table))
 
 
 def table_fans(fitted: Fitted, table: SeriesSet) -> list[Fan]:

@@ -9,15 +9,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from recurra.data.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 from recurra.decoding.sampling import Sampler
-from recurra.errors import ConfigError, RunError
+from recurra.errors import ConfigError
 from recurra.nn.language import LanguageNetwork
 from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.language.settings import Design
+from recurra.training.restore import check_tensors, read_config, restore_network
 
 TASK = "language"
 _COUNTS = "counts"
@@ -95,21 +96,22 @@ class Fitted:
 
         Raises: RunError when a file is damaged or the files do not belong together.
         """
-        sealed = run.read_config()
-        run.check_files(sealed)
-        try:
-            config = RunConfig.model_validate(sealed["config"])
-        except (ValidationError, ConfigError) as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {str(error).splitlines()[0]} "
-                "Restore it from a copy or train again."
-            ) from error
+        config = read_config(run, RunConfig)
         tokenizer = read_tokenizer(run.tokenizer_path)
         weights, _ = read_tensors(run.model_path)
         tensors, _ = read_tensors(run.state_path)
-        _check_fit(weights, tensors, tokenizer, config, run)
-        network = make_network(tokenizer.vocab_size, config.design).eval()
-        network.load_state_dict(weights)
+        fits = f" and a vocabulary of {tokenizer.vocab_size} tokens"
+        network = restore_network(
+            run,
+            lambda: make_network(tokenizer.vocab_size, config.design),
+            weights,
+            layers=config.design.num_layers,
+            fits=fits,
+        )
+        named = network.named_parameters()
+        shapes = {f"{_SCALE}{name}": tuple(parameter.shape) for name, parameter in named}
+        shapes[_COUNTS] = (tokenizer.vocab_size,)
+        check_tensors(run, run.state_path, tensors, shapes, fits=fits)
         counts = tensors.pop(_COUNTS)
         scale = {name.removeprefix(_SCALE): tensor for name, tensor in tensors.items()}
         fitted = cls(
@@ -150,45 +152,3 @@ def make_network(vocab_size: int, design: Design) -> LanguageNetwork:
         locked=design.locked,
         layer_options=options,
     )
-
-
-def _check_fit(
-    weights: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    tokenizer: Tokenizer,
-    config: RunConfig,
-    run: RunFolder,
-) -> None:
-    """Compare all shapes before any memory is taken for a network of the config's size."""
-    advice = "Restore all files from the same run."
-    if config.design.num_layers > len(weights):  # each has several; never build a billion
-        raise RunError(
-            f"{run.model_path} does not fit {run.config_path}: {config.design.num_layers} layers "
-            f"out of {len(weights)} tensors. {advice}"
-        )
-    try:
-        with torch.device("meta"):
-            mould = make_network(tokenizer.vocab_size, config.design)
-    except (RuntimeError, ConfigError) as error:  # sizes whose product is no integer
-        raise RunError(
-            f"{run.config_path} describes no network: {str(error).splitlines()[0]} {advice}"
-        ) from error
-    shapes = {name: tensor.shape for name, tensor in mould.state_dict().items()}
-    trained = {name: parameter.shape for name, parameter in mould.named_parameters()}
-    stored = {f"{_SCALE}{name}": shape for name, shape in trained.items()}
-    stored[_COUNTS] = torch.Size([tokenizer.vocab_size])
-    for path, found, wanted in (
-        (run.model_path, weights, shapes),
-        (run.state_path, tensors, stored),
-    ):
-        for name in sorted(found.keys() | wanted.keys()):
-            shape = tuple(found[name].shape) if name in found else None
-            expected = tuple(wanted[name]) if name in wanted else None
-            if shape != expected:
-                raise RunError(
-                    f"{path} does not fit {run.config_path} and a vocabulary of "
-                    f"{tokenizer.vocab_size} tokens: {name!r} has the shape {shape}, expected "
-                    f"{expected}. {advice}"
-                )
-            if not torch.isfinite(found[name]).all():
-                raise RunError(f"{path} cannot be used: {name!r} has NaN or infinite numbers.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,9 +25,8 @@ from recurra.training.checkpoint import CheckpointFolder
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 MOST_KEPT = 200_000
 """Tokens at the end of a text that are kept for validation at most; more would only take time."""
 _SCALE_WINDOWS = 20
@@ -57,16 +56,7 @@ def training_settings(
     settings: LanguageSettings, validate_every: int | None = None
 ) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes, steps = settings.minutes, settings.steps
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    values = {
-        "minutes": minutes,
-        "steps": steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
-    }
+    values = common_values(settings)
     if validate_every is not None:
         values["validate_every"] = validate_every
     return TrainingSettings(**{**values, **training_values(settings)})
@@ -183,18 +173,16 @@ def learn(
     finally:
         if samples is not None:
             samples.close()
+    # Of all threads together: what it cost, also where it had to wait for others.
     cpu_seconds = round(clock.process_time() - cpu_started, 3)
     network = chosen.network.to("cpu").eval()
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
-    # Of all threads together: what it cost, also where it had to wait for others.
-    summary["cpu_seconds"] = cpu_seconds if is_new else None
     fitted = Fitted(
         chosen.tokenizer,
         chosen.design,
         network,
         chosen.counts,
         gradient_scale(network, chosen.batches),
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training, cpu_seconds=cpu_seconds if is_new else None),
         chosen.notes,
     )
     return fitted, result

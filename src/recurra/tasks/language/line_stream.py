@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recurra.errors import DataError
+from recurra.streaming.jsonlines import read_key
 from recurra.tasks.language.fitted import Fitted
 from recurra.tasks.language.text_stream import TextState, TextStream
 
@@ -30,7 +31,7 @@ class LineStream:
 
     def push(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Score one line. Raises: DataError when the event has no text, or no key."""
-        line, key = event.get(self._text), self._name(event)
+        line, key = event.get(self._text), read_key(event, self._key)
         if not isinstance(line, str):
             raise DataError(
                 f"the event has no text under {self._text!r}. Add it, or name another with --text."
@@ -48,13 +49,3 @@ class LineStream:
             "tokens": self._fitted.tokenizer.pieces(reading.ids.tolist()),
             "surprise": [round(value, 4) for value in bits.tolist()],
         }
-
-    def _name(self, event: Mapping[str, Any]) -> Any:
-        if self._key is None:
-            return None
-        name = event.get(self._key)
-        if isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise DataError(
-                f"the event has no key under {self._key!r}; expected a text or a whole number."
-            )
-        return name

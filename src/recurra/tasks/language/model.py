@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from recurra.data.tokenizer import Kind
-from recurra.errors import ConfigError, NotFittedError, RunError
+from recurra.errors import ConfigError, not_fitted
 from recurra.runs import RunFolder
 from recurra.tasks.language.adaptation import CacheSettings, DynamicSettings
 from recurra.tasks.language.evaluation import Evaluation, evaluate
@@ -22,7 +22,8 @@ from recurra.tasks.language.learning import (
 from recurra.tasks.language.settings import CellName, LanguageSettings, decide
 from recurra.tasks.language.text_stream import TextStream, check_length
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import begin_run
+from recurra.training.restore import config_explained
+from recurra.training.same_fit import begin_run, free_folder
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -107,9 +108,8 @@ class LanguageModel:
         training: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in LanguageSettings.model_fields}
-        self.settings = LanguageSettings(**{**values, "training": dict(training or {})})
+        given = {**locals(), "training": dict(training or {})}
+        self.settings = LanguageSettings.out_of(given)
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
@@ -126,8 +126,7 @@ class LanguageModel:
         return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"LanguageModel({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
@@ -137,10 +136,7 @@ class LanguageModel:
         Raises: NotFittedError before `fit` or `load`.
         """
         if self._fitted is None:
-            raise NotFittedError(
-                "this LanguageModel has not been trained; call fit(paths) first, or "
-                "LanguageModel.load(folder)."
-            )
+            raise not_fitted(self, "fit(paths)")
         return self._fitted
 
     def fit(
@@ -159,9 +155,7 @@ class LanguageModel:
 
         Raises: DataError for text that cannot be used, RunError for the folder.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.check_free(force=force, resume=resume)
+        run = free_folder(out, force=force, resume=resume)
         # The ids lie beside the run, where there is room for it too; the folder may not exist yet.
         folder = run.path.parent if run is not None and run.path.parent.is_dir() else None
         chosen = plan(_paths(paths), _paths(valid), self.settings, folder)
@@ -253,13 +247,8 @@ class LanguageModel:
         """Read a run folder. No code is run. Raises: RunError when it is damaged."""
         run = RunFolder.open(path, TASK)
         fitted, settings = Fitted.load(run)
-        try:
+        with config_explained(run):
             model = cls.from_settings(settings)
-        except ConfigError as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {error} Restore it from a copy or "
-                "train again."
-            ) from error
         model._fitted = fitted
         return model
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recurra.errors import DataError
-from recurra.report.results import format_metric
+from recurra.report.results import format_metric, how_to_repeat
 from recurra.tasks.longlag.model import VARIANTS
 
 Outcome = Mapping[str, Any]
@@ -29,13 +29,7 @@ def format_page(name: str, description: str, outcomes: Sequence[Outcome]) -> str
         "",
         f"- machine: {_in_order(str(o['machine']) for o in outcomes)}",
         f"- commit: {_in_order(str(o['commit']) for o in outcomes)}",
-        "",
-        "Run it again:",
-        "",
-        "```",
-        f"recurra reproduce {name}",
-        "```",
-        "",
+        *how_to_repeat(f"recurra reproduce {name}"),
     ]
     return "\n".join(lines)
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from recurra.errors import ConfigError, RunError
+from recurra.errors import RunError
 from recurra.runs import RunFolder, read_json, read_tensors, write_bytes, write_tensors
 from recurra.tasks.sentiment.fitting import Corpus, all_logits
 from recurra.tasks.sentiment.naive_bayes import NaiveBayes
 from recurra.tasks.sentiment.network import SentimentNetwork
 from recurra.tasks.sentiment.settings import SentimentSettings
 from recurra.tasks.sentiment.words import Ids, Vocabulary, WordTable, written_words
+from recurra.training.restore import check_tensors, read_config, restore_network
 
 TASK = "sentiment"
 _FORMAT = 1
@@ -107,32 +108,29 @@ class Fitted:
 
         Raises: RunError when a file is damaged or the files do not belong together.
         """
-        sealed = run.read_config()
-        run.check_files(sealed)
-        try:
-            config = RunConfig.model_validate(sealed["config"])
-        except (ValidationError, ConfigError) as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {str(error).splitlines()[0]} "
-                "Restore it from a copy or train again."
-            ) from error
+        config = read_config(run, RunConfig)
         vocabulary, features = _read_words(run)
         weights, _ = read_tensors(run.model_path)
         tensors, _ = read_tensors(run.state_path)
         labels = len(config.labels)
-        wanted = {"counts": (len(features), labels), "texts": (labels,)}
-        for name, shape in wanted.items():
-            _check_shape(run, run.state_path.name, name, tensors.get(name), shape)
-        seen = tensors.get("seen")
-        _check_shape(run, run.state_path.name, "seen", seen, () if seen is None else (len(seen),))
-        network = _empty_network(run, weights, vocabulary, labels, config.settings)
-        network.load_state_dict(weights)
+        shapes = {
+            "counts": (len(features), labels),
+            "texts": (labels,),
+            "seen": (tensors["seen"].numel() if "seen" in tensors else 0,),
+        }
+        check_tensors(run, run.state_path, tensors, shapes)
+        network = restore_network(
+            run,
+            lambda: SentimentNetwork(vocabulary.size, labels, config.settings),
+            weights,
+            layers=config.settings.num_layers,
+        )
         bayes = NaiveBayes(features, tensors["counts"].numpy(), tensors["texts"].numpy())
         return cls(
             config.labels,
             vocabulary,
             bayes,
-            network.eval(),
+            network,
             config.temperature,
             tensors["seen"].numpy(),
             config.training,
@@ -154,41 +152,3 @@ def _read_words(run: RunFolder) -> tuple[Vocabulary, list[str]]:
             f"{run.tokenizer_path} holds no words of ours: {error}. Restore it from a copy or "
             "train again."
         ) from error
-
-
-def _empty_network(
-    run: RunFolder,
-    weights: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
-    labels: int,
-    settings: SentimentSettings,
-) -> SentimentNetwork:
-    """A network whose shapes are those of the weights, compared before memory is taken for it."""
-    try:
-        if settings.num_layers > len(weights):
-            raise ConfigError(f"{settings.num_layers} layers out of {len(weights)} tensors.")
-        with torch.device("meta"):
-            mould = SentimentNetwork(vocabulary.size, labels, settings)
-    except (RuntimeError, ConfigError) as error:  # sizes whose product is no integer
-        raise RunError(
-            f"{run.config_path} describes no network: {str(error).splitlines()[0]} Restore all "
-            "files from the same run."
-        ) from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in mould.state_dict().items()}
-    for name in sorted(shapes.keys() | weights.keys()):
-        _check_shape(run, run.model_path.name, name, weights.get(name), shapes.get(name))
-    return SentimentNetwork(vocabulary.size, labels, settings)
-
-
-def _check_shape(
-    run: RunFolder, file: str, name: str, tensor: Tensor | None, shape: tuple[int, ...] | None
-) -> None:
-    found = None if tensor is None else tuple(tensor.shape)
-    if found is None or found != shape:
-        raise RunError(
-            f"{run.path / file} does not fit {run.config_path}: {name!r} has the shape {found}, "
-            f"expected {shape}. Restore all files from the same run."
-        )
-    assert tensor is not None
-    if not torch.isfinite(tensor).all():
-        raise RunError(f"{run.path / file} cannot be used: {name!r} has NaN or infinite numbers.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,8 @@ from recurra.tasks.sentiment.words import Vocabulary, WordTable, written_words
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 _DEFAULTS: dict[str, Any] = {"learning_rate": 2e-3, "weight_decay": 0.01}
 
 
@@ -58,15 +57,8 @@ class Plan:
 
 def training_settings(settings: SentimentSettings, steps_per_epoch: int = 100) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes = settings.minutes
-    if minutes is None and settings.steps is None:
-        minutes = DEFAULT_MINUTES
     values = {
-        "minutes": minutes,
-        "steps": settings.steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
+        **common_values(settings),
         # Often enough to find the best weights, seldom enough to cost little.
         "validate_every": min(max(20, steps_per_epoch // 2), 1000),
     }
@@ -90,18 +82,12 @@ def plan(
         raise DataError(
             f"{given.source}: every text has the label {labels[0]!r}; expected two or more labels."
         )
-    notes = [f"{len(given.texts)} texts, {len(labels)} labels: {describe_balance(given.balance)}"]
-    if copies := count_copies(given.texts):
-        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
-        notes.append(f"{copied} of another one in {given.source}")
     if valid is None:
         learned, kept = split_examples(given, settings.validation, settings.seed)
     else:
         check_labels(valid, labels)
         learned, kept = given, valid
-        shared = np.isin(fingerprints(valid.texts), fingerprints(given.texts)).sum()
-        if shared:
-            notes.append(f"{shared} of {len(valid.texts)} validation texts are in training too")
+    notes = _describe(given, valid, len(labels))
     notes.append(f"{len(learned.texts)} texts to learn from, {len(kept.texts)} to validate on")
     words = [written_words(text) for text in learned.texts]
     targets = _numbers(learned, labels)
@@ -110,12 +96,7 @@ def plan(
     )
     if pretrained is not None:
         settings = pretrained.settings(settings)
-        known = len(set(vocabulary.words) & set(pretrained.words))
-        notes.append(
-            f"begins with the language model {pretrained.source}, which knows {known} of the "
-            f"{len(vocabulary.words)} words here: {len(pretrained.layers)} × {pretrained.cell} of "
-            f"{pretrained.hidden_size} units"
-        )
+        notes.append(_describe_pretrained(pretrained, vocabulary))
         vocabulary = pretrained.vocabulary(vocabulary)
     bayes = NaiveBayes.learn(words, targets, len(labels), settings.lexical_features)
     table = WordTable(vocabulary)
@@ -143,6 +124,28 @@ def plan(
         _digest(learned, kept) + ("" if pretrained is None else pretrained.fingerprint),
         tuple(notes),
         pretrained,
+    )
+
+
+def _describe(given: Examples, valid: Examples | None, labels: int) -> list[str]:
+    """What the examples are, and which of them are there more than once."""
+    notes = [f"{len(given.texts)} texts, {labels} labels: {describe_balance(given.balance)}"]
+    if copies := count_copies(given.texts):
+        copied = "1 text is a copy" if copies == 1 else f"{copies} texts are copies"
+        notes.append(f"{copied} of another one in {given.source}")
+    if valid is not None:
+        shared = np.isin(fingerprints(valid.texts), fingerprints(given.texts)).sum()
+        if shared:
+            notes.append(f"{shared} of {len(valid.texts)} validation texts are in training too")
+    return notes
+
+
+def _describe_pretrained(pretrained: Pretrained, vocabulary: Vocabulary) -> str:
+    known = len(set(vocabulary.words) & set(pretrained.words))
+    return (
+        f"begins with the language model {pretrained.source}, which knows {known} of the "
+        f"{len(vocabulary.words)} words here: {len(pretrained.layers)} × {pretrained.cell} of "
+        f"{pretrained.hidden_size} units"
     )
 
 
@@ -183,8 +186,6 @@ def learn(
     assert chosen.valid.targets is not None
     temperature = find_temperature(logits, chosen.valid.targets)
     right = (logits.argmax(1) == chosen.valid.targets).double().mean()
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
-    summary["valid_accuracy"] = round(float(right), 6)
     fitted = Fitted(
         chosen.labels,
         chosen.vocabulary,
@@ -192,7 +193,7 @@ def learn(
         network,
         temperature,
         chosen.seen,
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training, valid_accuracy=round(float(right), 6)),
         chosen.notes,
     )
     return fitted, result

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from recurra.errors import ConfigError, NotFittedError
+from recurra.errors import ConfigError, not_fitted
 from recurra.runs import RunFolder
 from recurra.tasks.sentiment.attribution import Explanation, Method, explain
 from recurra.tasks.sentiment.evaluation import Evaluation, evaluate
@@ -25,7 +25,7 @@ from recurra.tasks.sentiment.pretrained import read_pretrained
 from recurra.tasks.sentiment.settings import Pooling, SentimentSettings
 from recurra.tasks.sentiment.stream import OpinionStream
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import begin_run
+from recurra.training.same_fit import begin_run, free_folder
 
 
 class SentimentClassifier:
@@ -106,9 +106,8 @@ class SentimentClassifier:
         training: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in SentimentSettings.model_fields}
-        self.settings = SentimentSettings(**{**values, "training": dict(training or {})})
+        given = {**locals(), "training": dict(training or {})}
+        self.settings = SentimentSettings.out_of(given)
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
@@ -124,8 +123,7 @@ class SentimentClassifier:
         return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"SentimentClassifier({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
@@ -135,10 +133,7 @@ class SentimentClassifier:
         Raises: NotFittedError before `fit` or `load`.
         """
         if self._fitted is None:
-            raise NotFittedError(
-                "this SentimentClassifier has not been trained; call fit(table) first, or "
-                "SentimentClassifier.load(folder)."
-            )
+            raise not_fitted(self, "fit(table)")
         return self._fitted
 
     @property
@@ -167,9 +162,7 @@ class SentimentClassifier:
         Raises: DataError for a table that cannot be used, RunError for a folder, ConfigError for a
         language model that does not suit.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.check_free(force=force, resume=resume)
+        run = free_folder(out, force=force, resume=resume)
         names = self.settings.text, self.settings.label
         given = read_examples(table, *names)
         chosen = plan(

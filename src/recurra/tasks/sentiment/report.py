@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from recurra.errors import ConfigError, RunError
-from recurra.report import charts
 from recurra.report.page import Page
-from recurra.report.results import metric_names
-from recurra.runs import RunFolder, read_json
+from recurra.report.parts import (
+    Metrics,
+    add_metrics,
+    add_notes,
+    add_scores,
+    add_training,
+    refuse_gradients,
+)
+from recurra.runs import RunFolder
 from recurra.tasks.sentiment.evaluation import Evaluation
 from recurra.tasks.sentiment.fitted import Fitted
 from recurra.training.log import read_log
@@ -37,35 +42,26 @@ def run_report(run: RunFolder, gradients: bool = False) -> Page:
     Raises: RunError for files that are damaged; ConfigError for gradients, which it has no page of.
     """
     if gradients:
-        raise ConfigError(
-            "--gradients: the report of a classifier does not draw them. Leave it out, and read "
-            f"{run.gradients_path.name} in the run folder."
-        )
+        raise refuse_gradients(run, "a classifier")
     fitted = Fitted.load(run)
     page = Page(f"Text classifier: {run.path.name}")
-    if run.metrics_path.is_file():
-        metrics = read_json(run.metrics_path)
-        try:
-            _add_scores(page, metrics)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(
-                f"{run.metrics_path} cannot be used (it has no results of ours). Run `recurra "
-                "sentiment evaluate` again, or remove it."
-            ) from error
-    else:
-        page.warning("This run has not been evaluated: `recurra sentiment evaluate` adds scores.")
-    _add_training(page, fitted, read_log(run.log_path))
+    add_metrics(page, run, "sentiment", _add_evaluation)
+    history = read_log(run.log_path)
+    add_training(
+        page,
+        fitted.training,
+        fitted.notes,
+        history,
+        "Loss (nats per text)",
+        f"Temperature {fitted.temperature:.3f}.",
+    )
     return page
 
 
-def _add_scores(page: Page, metrics: Mapping[str, Any]) -> None:
+def _add_evaluation(page: Page, metrics: Metrics) -> None:
     page.heading("Scores")
-    results = metrics["results"]
-    names = metric_names(results)
-    rows = [[row["model"], *(row["metrics"].get(name) for name in names)] for row in results]
-    page.table(["model", *names], rows, caption=str(metrics["data"]))
-    for note in metrics["notes"]:
-        page.text(f"Note: {note}.")
+    add_scores(page, metrics["results"], str(metrics["data"]))
+    add_notes(page, metrics["notes"])
     details = metrics["details"]
     _add_explained(page, details["explained"])
     page.heading("Is it as sure as it may be?")
@@ -97,17 +93,3 @@ def _add_explained(page: Page, explained: Sequence[Mapping[str, Any]]) -> None:
         page.attribution(
             one["pieces"], one["values"], f"{one['label']} ({one['confidence']:.3f}), {verdict}"
         )
-
-
-def _add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:
-    result = fitted.training["result"]
-    page.heading("Training")
-    for note in fitted.notes:
-        page.text(note)
-    page.text(
-        f"{result['steps']} steps in {result['seconds']:.0f} s, ended by {result['stopped']}; best "
-        f"weights at step {result['best_step']}. Temperature {fitted.temperature:.3f}. Seed "
-        f"{fitted.training['seed']}."
-    )
-    if history:
-        page.figure(charts.to_svg(charts.loss_curves(history)), "Loss (nats per text)")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recurra.errors import ConfigError, DataError
+from recurra.streaming.jsonlines import read_key
 from recurra.tasks.sentiment.fitted import Fitted
 from recurra.tasks.sentiment.naive_bayes import feature_names
 from recurra.tasks.sentiment.network import Reading
@@ -148,7 +149,7 @@ class LineStream:
 
     def push(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one event. Raises: DataError when it has no text with words, or no key."""
-        line, key = event.get(self._text), self._name(event)
+        line, key = event.get(self._text), read_key(event, self._key)
         if not isinstance(line, str):
             raise DataError(
                 f"the event has no text under {self._text!r}. Add it, or name another with --text."
@@ -177,16 +178,6 @@ class LineStream:
 
     def _opinion(self) -> dict[str, Any]:
         return judge(self._stream.opinion(), self._min_confidence)
-
-    def _name(self, event: Mapping[str, Any]) -> str | int | None:
-        if self._key is None:
-            return None
-        name = event.get(self._key)
-        if isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise DataError(
-                f"the event has no key under {self._key!r}; expected a text or a whole number."
-            )
-        return name
 
 
 def judge(probabilities: Mapping[str, float], min_confidence: float) -> dict[str, Any]:

@@ -129,12 +129,7 @@ def evaluate(
             pictured = len(rows), samples
         rows.append(recording)
     if refused and not (skip_bad and rows):
-        more = f"; and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
-        raise DataError(
-            f"{len(refused)} of {len(source.recordings)} recordings of {source.name} cannot be "
-            f"used: {'; '.join(refused[:LISTED])}{more}. Correct them, or leave them out with "
-            "skip_bad=True (--skip-bad)."
-        )
+        raise _unusable(refused, source)
     said = [recording.text for recording in rows]
     ours = count_errors(said, heard)
     found = tuple(
@@ -149,6 +144,15 @@ def evaluate(
         found,
         _picture(fitted, found[pictured[0]], pictured[1]),
         _notes(ours, found, refused, fitted, search),
+    )
+
+
+def _unusable(refused: Sequence[str], source: Source) -> DataError:
+    more = f"; and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
+    return DataError(
+        f"{len(refused)} of {len(source.recordings)} recordings of {source.name} cannot be used: "
+        f"{'; '.join(refused[:LISTED])}{more}. Correct them, or leave them out with skip_bad=True "
+        "(--skip-bad)."
     )
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from recurra.data.audio import Samples
 from recurra.data.logmel import log_mel
 from recurra.decoding.ctc import GreedyDecoder, PrefixBeam, Scorer, align
 from recurra.decoding.transducer import TransducerBeam, TransducerGreedy
-from recurra.errors import ConfigError, RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.speech.fitting import Network, decode_greedily, encoder_of, make_network
 from recurra.tasks.speech.settings import Design
 from recurra.tasks.speech.transcripts import Transcript, make_transcript
 from recurra.tasks.speech.transducer import TransducerNetwork
+from recurra.training.restore import check_tensors, read_config, restore_network
 
 TASK = "speech"
 Decoder = GreedyDecoder | TransducerGreedy
@@ -131,20 +131,17 @@ class Fitted:
 
         Raises: RunError when a file is damaged or the files do not belong together.
         """
-        sealed = run.read_config()
-        run.check_files(sealed)
-        try:
-            config = RunConfig.model_validate(sealed["config"])
-        except (ValidationError, ConfigError) as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {str(error).splitlines()[0]} "
-                "Restore it from a copy or train again."
-            ) from error
+        config = read_config(run, RunConfig)
         weights, _ = read_tensors(run.model_path)
         tensors, _ = read_tensors(run.state_path)
-        _check_fit(weights, tensors, config, run)
-        network = make_network(config.design).eval()
-        network.load_state_dict(weights)
+        network = restore_network(
+            run,
+            lambda: make_network(config.design),
+            weights,
+            layers=config.design.num_layers,
+        )
+        bins = (config.design.bins,)
+        check_tensors(run, run.state_path, tensors, {"mean": bins, "deviation": bins})
         fitted = cls(
             config.design,
             network,
@@ -160,38 +157,3 @@ class Fitted:
 def log_softmax(logits: Tensor) -> npt.NDArray[np.float32]:
     """log p of logits (T, outputs), the bits of each row its own."""
     return logits.log_softmax(-1).numpy()
-
-
-def _check_fit(
-    weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor], config: RunConfig, run: RunFolder
-) -> None:
-    """Compare all shapes before any memory is taken for a network of the config's size."""
-    design, advice = config.design, "Restore all files from the same run."
-    if design.num_layers > len(weights):  # each has several; never build a billion
-        raise RunError(
-            f"{run.model_path} does not fit {run.config_path}: {design.num_layers} layers out of "
-            f"{len(weights)} tensors. {advice}"
-        )
-    try:
-        with torch.device("meta"):
-            mould = make_network(design)
-    except (RuntimeError, ConfigError) as error:  # sizes whose product is no integer
-        raise RunError(
-            f"{run.config_path} describes no network: {str(error).splitlines()[0]} {advice}"
-        ) from error
-    shapes = {name: tensor.shape for name, tensor in mould.state_dict().items()}
-    stored = dict.fromkeys(("mean", "deviation"), torch.Size([design.bins]))
-    for path, found, wanted in (
-        (run.model_path, weights, shapes),
-        (run.state_path, tensors, stored),
-    ):
-        for name in sorted(found.keys() | wanted.keys()):
-            shape = tuple(found[name].shape) if name in found else None
-            expected = tuple(wanted[name]) if name in wanted else None
-            if shape != expected:
-                raise RunError(
-                    f"{path} does not fit {run.config_path}: {name!r} has the shape {shape}, "
-                    f"expected {expected}. {advice}"
-                )
-            if not torch.isfinite(found[name]).all():
-                raise RunError(f"{path} cannot be used: {name!r} has NaN or infinite numbers.")

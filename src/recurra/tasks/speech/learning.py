@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ from recurra.tasks.speech.spelling import find_spelling, unit_of
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 MOST_HELD_OUT = 200
 """Recordings that are kept for validation at most, where none are given for it."""
 BLANK = 0.995
@@ -72,17 +71,7 @@ def training_settings(
     settings: SpeechSettings, validate_every: int | None = None
 ) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes, steps = settings.minutes, settings.steps
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    values: dict[str, Any] = {
-        **TRAINING,
-        "minutes": minutes,
-        "steps": steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
-    }
+    values = {**TRAINING, **common_values(settings)}
     if validate_every is not None:
         values["validate_every"] = validate_every
     return TrainingSettings(**{**values, **settings.training})
@@ -116,23 +105,16 @@ def plan(
     spelling = find_spelling(source.recordings, settings)
     if spelling is None:
         raise DataError(f"no recording of {source.name} has a transcript; expected texts.")
+
+    def store_of(given: Source, *speeds: float) -> Store:
+        made = fill(given.recordings, given.files, settings, spelling, speeds=speeds, folder=folder)
+        refuse(made, given.name, len(given.recordings), skip_bad)
+        return made
+
     source, valid_source = _hold_out(source, valid_source, settings.validation)
-    speeds = (1.0, *(speed for speed in dict.fromkeys(settings.speeds) if speed != 1))
-    train_store = fill(
-        source.recordings, source.files, settings, spelling, speeds=speeds, folder=folder
-    )
-    refuse(train_store, source.name, len(source.recordings), skip_bad)
-    valid_store = None
-    if valid_source is not None:
-        valid_store = fill(
-            valid_source.recordings,
-            valid_source.files,
-            settings,
-            spelling,
-            speeds=(1.0,),
-            folder=folder,
-        )
-        refuse(valid_store, valid_source.name, len(valid_source.recordings), skip_bad)
+    speeds = [speed for speed in dict.fromkeys(settings.speeds) if speed != 1]
+    train_store = store_of(source, 1.0, *speeds)
+    valid_store = None if valid_source is None else store_of(valid_source, 1.0)
     design = decide(settings, spelling.pieces)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -197,7 +179,6 @@ def learn(
         resume=resume,
         progress=progress,
     )
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
     notes = chosen.notes
     if task.blank_share is not None and task.blank_share >= BLANK:
         notes = (*notes, _explain_blanks(task.blank_share, result.steps, chosen.training))
@@ -208,7 +189,7 @@ def learn(
         mean,
         deviation,
         min(texts, key=lambda text: (-texts[text], text)),
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training),
         notes,
     )
     return fitted, result

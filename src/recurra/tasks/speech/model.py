@@ -10,7 +10,7 @@ import numpy as np
 
 from recurra.data.audio import AudioFiles, decode
 from recurra.data.recordings import given_recordings, read_recordings
-from recurra.errors import ConfigError, DataError, NotFittedError, RunError
+from recurra.errors import DataError, not_fitted
 from recurra.runs import RunFolder
 from recurra.tasks.speech.evaluation import Evaluation, evaluate
 from recurra.tasks.speech.examples import Finding
@@ -27,7 +27,8 @@ from recurra.tasks.speech.settings import CellName, Criterion, SpeechSettings
 from recurra.tasks.speech.stream import PAUSE_S, SpeechStream
 from recurra.tasks.speech.transcripts import Transcript
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import begin_run
+from recurra.training.restore import config_explained
+from recurra.training.same_fit import begin_run, free_folder
 
 Table = str | Path | Sequence[tuple[Any, str]]
 """A .csv, .tsv or .jsonl file, or pairs (audio, text): a path, or samples at the model's rate."""
@@ -113,9 +114,8 @@ class Transcriber:
         training: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in SpeechSettings.model_fields}
-        self.settings = SpeechSettings(**{**values, "training": dict(training or {})})
+        given = {**locals(), "training": dict(training or {})}
+        self.settings = SpeechSettings.out_of(given)
         self.progress = progress
         self.result: TrainingResult | None = None
         self.findings: tuple[Finding, ...] = ()
@@ -133,8 +133,7 @@ class Transcriber:
         return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"Transcriber({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
@@ -144,10 +143,7 @@ class Transcriber:
         Raises: NotFittedError before `fit` or `load`.
         """
         if self._fitted is None:
-            raise NotFittedError(
-                "this Transcriber has not been trained; call fit(table) first, or "
-                "Transcriber.load(folder)."
-            )
+            raise not_fitted(self, "fit(table)")
         return self._fitted
 
     def fit(
@@ -180,9 +176,7 @@ class Transcriber:
         Raises: DataError for recordings that cannot be used, all of them listed; RunError for the
         folder.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.check_free(force=force, resume=resume)
+        run = free_folder(out, force=force, resume=resume)
         source = _source(table, audio, text, audio_root)
         valid_source = None
         if valid is not None:
@@ -262,13 +256,8 @@ class Transcriber:
         """Read a run folder. No code is run. Raises: RunError when it is damaged."""
         run = RunFolder.open(path, TASK)
         fitted, settings = Fitted.load(run)
-        try:
+        with config_explained(run):
             model = cls.from_settings(settings)
-        except ConfigError as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {error} Restore it from a copy or "
-                "train again."
-            ) from error
         model._fitted = fitted
         return model
 

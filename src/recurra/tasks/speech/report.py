@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from recurra.errors import ConfigError, RunError
-from recurra.report import charts
+from recurra.report.drawing import to_svg
+from recurra.report.maps import Alignment, alignment_chart
 from recurra.report.page import Page
-from recurra.report.results import metric_names
-from recurra.runs import RunFolder, read_json
+from recurra.report.parts import (
+    Metrics,
+    add_metrics,
+    add_notes,
+    add_scores,
+    add_training,
+    refuse_gradients,
+)
+from recurra.runs import RunFolder
 from recurra.tasks.speech.fitted import Fitted
 from recurra.training.log import read_log
 
 _NOTHING = "(nothing)"
+_LOSS = "Loss in training (nats per character), and in validation (character error rate)"
 
 
 def run_report(run: RunFolder, gradients: bool = False) -> Page:
@@ -24,41 +32,25 @@ def run_report(run: RunFolder, gradients: bool = False) -> Page:
     Raises: RunError for files that are damaged; ConfigError for gradients, which it has no page of.
     """
     if gradients:
-        raise ConfigError(
-            "--gradients: the report of a transcriber does not draw them. Leave it out, and "
-            f"read {run.gradients_path.name} in the run folder."
-        )
+        raise refuse_gradients(run, "a transcriber")
     fitted, _ = Fitted.load(run)
     page = Page(f"Transcriber: {run.path.name}")
-    if run.metrics_path.is_file():
-        metrics = read_json(run.metrics_path)
-        try:
-            _add_scores(page, metrics)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(
-                f"{run.metrics_path} cannot be used ({error!r}). Run `recurra speech evaluate` "
-                "again, or remove it."
-            ) from error
-    else:
-        page.warning("This run has not been evaluated: `recurra speech evaluate` adds the scores.")
-    _add_training(page, fitted, read_log(run.log_path))
+    add_metrics(page, run, "speech", _add_evaluation)
+    history = read_log(run.log_path)
+    add_training(page, fitted.training, fitted.notes, history, _LOSS)
     return page
 
 
-def _add_scores(page: Page, metrics: Mapping[str, Any]) -> None:
+def _add_evaluation(page: Page, metrics: Metrics) -> None:
     page.heading("Errors on recordings that were not trained on")
-    results = metrics["results"]
-    names = metric_names(results)
-    rows = [[row["model"], *(row["metrics"].get(name) for name in names)] for row in results]
-    page.table(["model", *names], rows, caption=str(metrics.get("data", "")))
-    for note in metrics.get("notes", ()):
-        page.text(f"Note: {note}.")
+    add_scores(page, metrics["results"], str(metrics.get("data", "")))
+    add_notes(page, metrics.get("notes", ()))
     details = metrics["details"]
     picture = details["picture"]
     if picture:
         page.heading("What it says, and when")
         page.figure(
-            charts.to_svg(charts.alignment_chart(_alignment(picture))),
+            to_svg(alignment_chart(_alignment(picture))),
             "Above the log-mel spectrogram of a recording, below the probability of each character",
         )
     if details["worst"]:
@@ -75,8 +67,8 @@ def _add_scores(page: Page, metrics: Mapping[str, Any]) -> None:
         )
 
 
-def _alignment(picture: Mapping[str, Any]) -> charts.Alignment:
-    return charts.Alignment(
+def _alignment(picture: Mapping[str, Any]) -> Alignment:
+    return Alignment(
         str(picture["title"]),
         np.array(picture["features"], float),
         float(picture["step_s"]),
@@ -84,20 +76,3 @@ def _alignment(picture: Mapping[str, Any]) -> charts.Alignment:
         np.array(picture["probabilities"], float).reshape(-1, len(picture["labels"])),
         np.array(picture["blank"], float),
     )
-
-
-def _add_training(page: Page, fitted: Fitted, history: Sequence[Mapping[str, Any]]) -> None:
-    result = fitted.training["result"]
-    page.heading("Training")
-    for note in fitted.notes:
-        if note.startswith("warning: "):
-            page.warning(note)
-        else:
-            page.text(note)
-    words = f"{result['steps']} steps in {result['seconds']:.0f} s, ended by {result['stopped']}"
-    if result["best_step"] is not None:
-        words += f"; best weights at step {result['best_step']}"
-    page.text(words + f". Seed {fitted.training['seed']}.")
-    if history:
-        caption = "Loss in training (nats per character), and in validation (character error rate)"
-        page.figure(charts.to_svg(charts.loss_curves(history)), caption)

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict
 
-from recurra.errors import ConfigError, RunError
+from recurra.errors import RunError
 from recurra.runs import RunFolder, read_tensors, write_tensors
 from recurra.tasks.translation.network import TranslationNetwork
 from recurra.tasks.translation.settings import TranslationSettings
 from recurra.tasks.translation.tokens import TokenPair
+from recurra.training.restore import read_config, restore_network
 
 TASK = "translation"
 
@@ -57,52 +56,20 @@ class Fitted:
 
         Raises: RunError when a file is damaged or the files do not belong together.
         """
-        sealed = run.read_config()
-        run.check_files(sealed)
-        try:
-            config = RunConfig.model_validate(sealed["config"])
-        except (ValidationError, ConfigError) as error:
-            raise RunError(
-                f"{run.config_path} is damaged or was edited: {str(error).splitlines()[0]} "
-                "Restore it from a copy or train again."
-            ) from error
+        config = read_config(run, RunConfig)
         tokens = TokenPair.load(run.tokenizer_path)
         weights, _ = read_tensors(run.model_path)
-        network = _empty_network(run, weights, tokens, config.settings)
-        network.load_state_dict(weights)
-        return cls(tokens, network.eval(), config.training, config.notes)
-
-
-def _empty_network(
-    run: RunFolder, weights: Mapping[str, Tensor], tokens: TokenPair, settings: TranslationSettings
-) -> TranslationNetwork:
-    """A network whose shapes are those of the weights, compared before memory is taken for it."""
-    advice = "Restore all files from the same run."
-    if settings.joint != tokens.joint:
-        raise RunError(f"{run.tokenizer_path} does not fit {run.config_path}: {advice}")
-    sizes = tokens.source.vocab_size, tokens.target.vocab_size
-    try:
-        if settings.encoder_layers + settings.decoder_layers > len(weights):
-            raise ConfigError(
-                f"{settings.encoder_layers} and {settings.decoder_layers} layers out of "
-                f"{len(weights)} tensors."
-            )
-        with torch.device("meta"):
-            mould = TranslationNetwork(*sizes, settings)
-    except (RuntimeError, ConfigError) as error:  # sizes whose product is no integer
-        raise RunError(
-            f"{run.config_path} describes no network: {str(error).splitlines()[0]} {advice}"
-        ) from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in mould.state_dict().items()}
-    for name in sorted(shapes.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else None
-        if found != shapes.get(name):
+        settings = config.settings
+        if settings.joint != tokens.joint:
             raise RunError(
-                f"{run.model_path} does not fit {run.config_path}: {name!r} has the shape {found}, "
-                f"expected {shapes.get(name)}. {advice}"
+                f"{run.tokenizer_path} does not fit {run.config_path}: Restore all files from the "
+                "same run."
             )
-        if not torch.isfinite(weights[name]).all():
-            raise RunError(
-                f"{run.model_path} cannot be used: {name!r} has NaN or infinite numbers."
-            )
-    return TranslationNetwork(*sizes, settings)
+        sizes = tokens.source.vocab_size, tokens.target.vocab_size
+        network = restore_network(
+            run,
+            lambda: TranslationNetwork(*sizes, settings),
+            weights,
+            layers=settings.encoder_layers + settings.decoder_layers,
+        )
+        return cls(tokens, network, config.training, config.notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,8 @@ from recurra.tasks.translation.tokens import SubwordDropout, TokenPair
 from recurra.training.learner import choose_device
 from recurra.training.loop import TrainingResult, train
 from recurra.training.same_fit import Fingerprint
-from recurra.training.settings import TrainingSettings
+from recurra.training.settings import TrainingSettings, common_values
 
-DEFAULT_MINUTES = 10.0
 _DEFAULTS: dict[str, Any] = {
     "learning_rate": 3e-3,
     "weight_decay": 0.01,
@@ -49,15 +48,8 @@ def training_settings(
     settings: TranslationSettings, steps_per_epoch: int = 200
 ) -> TrainingSettings:
     """Settings of the training loop. Raises: ConfigError when they contradict each other."""
-    minutes = settings.minutes
-    if minutes is None and settings.steps is None:
-        minutes = DEFAULT_MINUTES
     values = {
-        "minutes": minutes,
-        "steps": settings.steps,
-        "seed": settings.seed,
-        "device": settings.device,
-        "patience": settings.patience,
+        **common_values(settings),
         "validate_every": min(max(20, steps_per_epoch // 2), 500),
     }
     return TrainingSettings(**{**values, **_DEFAULTS, **settings.training})
@@ -162,11 +154,10 @@ def learn(
         resume=resume,
         progress=progress,
     )
-    summary = {name: value for name, value in asdict(result).items() if name != "history"}
     fitted = Fitted(
         tokens,
         network.to("cpu").eval(),
-        {**chosen.training.model_dump(mode="json"), "result": summary},
+        result.record(chosen.training),
         chosen.notes,
     )
     return fitted, result

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from recurra.errors import ConfigError, NotFittedError
+from recurra.errors import ConfigError, not_fitted
 from recurra.runs import RunFolder
 from recurra.tasks.translation.evaluation import Evaluation, evaluate
 from recurra.tasks.translation.fitted import TASK, Fitted
@@ -28,7 +28,7 @@ from recurra.tasks.translation.settings import Tokens, TranslationSettings
 from recurra.tasks.translation.stream import TranslationStream
 from recurra.tasks.translation.translate import Translation, check_same_tokens, translate
 from recurra.training.loop import TrainingResult
-from recurra.training.same_fit import begin_run
+from recurra.training.same_fit import begin_run, free_folder
 
 
 class Translator:
@@ -107,9 +107,8 @@ class Translator:
         training: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        given = locals()
-        values = {name: given[name] for name in TranslationSettings.model_fields}
-        self.settings = TranslationSettings(**{**values, "training": dict(training or {})})
+        given = {**locals(), "training": dict(training or {})}
+        self.settings = TranslationSettings.out_of(given)
         self.progress = progress
         self.result: TrainingResult | None = None
         self._fitted: Fitted | None = None
@@ -125,8 +124,7 @@ class Translator:
         return cls(**checked.model_dump(), progress=progress)
 
     def __repr__(self) -> str:
-        given = self.settings.model_dump(exclude_defaults=True)
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        words = self.settings.written()
         return f"Translator({words}), {'fitted' if self._fitted else 'not fitted'}"
 
     @property
@@ -136,10 +134,7 @@ class Translator:
         Raises: NotFittedError before `fit` or `load`.
         """
         if self._fitted is None:
-            raise NotFittedError(
-                "this Translator has not been trained; call fit(source, target) first, or "
-                "Translator.load(folder)."
-            )
+            raise not_fitted(self, "fit(source, target)")
         return self._fitted
 
     def fit(
@@ -159,9 +154,7 @@ class Translator:
 
         Raises: DataError for sentences that cannot be used, RunError for the folder.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.check_free(force=force, resume=resume)
+        run = free_folder(out, force=force, resume=resume)
         kept = valid if valid is None or isinstance(valid, Pairs) else read_pairs(*valid)
         chosen = plan(_pairs(source, target), kept, self.settings)
         run = begin_run(run, chosen.settings, trained_on(chosen), force=force, resume=resume)
