@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -83,6 +84,15 @@ def test_the_pieces_are_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(piece) for piece in pieces] == [800] * 5 + [100]
     assert np.array_equal(np.concatenate(pieces), ramp(4100))
     assert heard.lost_s == 0
+
+
+def test_waiting_ends_when_hearing_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeDevice(ramp(0)))
+    with Microphone(16_000) as heard:
+        ending = threading.Timer(0.2, heard.stop)
+        ending.start()
+        assert list(heard) == []
+        ending.join()
 
 
 def test_what_nobody_takes_in_time_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

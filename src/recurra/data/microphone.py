@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,8 @@ from recurra.errors import DataError, MissingExtraError
 _PIECE_S = 0.05
 _SILENT_S = 5.0
 """Seconds without a sample, not even of silence, after which the device counts as gone."""
+_LOOK_S = 0.1
+"""Seconds between two looks at whether hearing was ended, as by a signal while it waits."""
 _CHOOSE = "`python -m sounddevice` lists the devices, and the system's settings choose one."
 
 
@@ -71,16 +74,21 @@ class Microphone:
             self._is_stopped = True
 
     def __iter__(self) -> Iterator[Samples]:
+        heard = time.monotonic()
         while not (self._is_stopped and self._pieces.empty()):
             try:
-                yield self._pieces.get(timeout=_SILENT_S)
+                piece = self._pieces.get(timeout=_LOOK_S)
             except queue.Empty:
-                raise DataError(
-                    f"the microphone has given no samples for {_SILENT_S:g} s. See whether it is "
-                    f"still there. {_CHOOSE}"
-                ) from None
+                if not self._is_stopped and time.monotonic() - heard >= _SILENT_S:
+                    raise DataError(
+                        f"the microphone has given no samples for {_SILENT_S:g} s. See whether it "
+                        f"is still there. {_CHOOSE}"
+                    ) from None
+                continue
+            yield piece
+            heard = time.monotonic()
 
-    def _take(self, samples: Any, frames: int, time: Any, status: Any) -> None:
+    def _take(self, samples: Any, frames: int, times: Any, status: Any) -> None:
         """Called by PortAudio in a thread of its own, which must never wait."""
         try:
             # The array belongs to PortAudio, which writes the next piece into it.
